@@ -1,0 +1,1 @@
+"""Pure values and rules of incremental loading: standard library and attrs only."""

@@ -1,0 +1,263 @@
+"""Event time as half-open ranges, always timezone-aware UTC.
+
+``EventRanges`` is the currency between change detection, planning and writing: a normalised set of ``[start, end)`` ranges, plus
+one flag for rows whose event time is null (they form a range of their own).
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+import attrs
+
+from airflow_incremental.core.errors import ArgumentError
+
+UTC = dt.timezone.utc
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = dt.timedelta(microseconds=1)
+#: The ends of what a timestamp column can hold here; used for "everything".
+MIN_TIME = dt.datetime(1, 1, 1, tzinfo=UTC)
+MAX_TIME = dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)
+
+
+def utc(moment: dt.datetime, *, what: str = "a time") -> dt.datetime:
+    """Return ``moment`` in UTC; a naive one is refused, because guessing its zone loses or doubles hours.
+
+    :param what: how an error names the value.
+    """
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        raise ArgumentError(
+            f"{what} is the naive datetime {moment.isoformat()}",
+            expected="a timezone-aware datetime",
+            hint="add a time zone, for example datetime(2024, 1, 1, tzinfo=timezone.utc)",
+        )
+    return moment.astimezone(UTC)
+
+
+def parse_time(text: str, *, what: str = "a time") -> dt.datetime:
+    """Read an ISO 8601 time with a zone (``2024-01-01T00:00:00Z``) as UTC."""
+    try:
+        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise ArgumentError(
+            f"{what} is {text!r}", expected="an ISO 8601 time with a zone", hint="write it like 2024-01-01T00:00:00Z"
+        ) from None
+    return utc(moment, what=what)
+
+
+def format_time(moment: dt.datetime) -> str:
+    """Return the shortest ISO 8601 form of a UTC time, with ``Z``."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+class Grain(str, enum.Enum):
+    """The unit a target's event time is partitioned by; ranges that are replaced are whole units."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    YEAR = "year"
+
+    def floor(self, moment: dt.datetime) -> dt.datetime:
+        """Return the start of the unit that holds ``moment``."""
+        whole = moment.replace(minute=0, second=0, microsecond=0)
+        if self is Grain.HOUR:
+            return whole
+        whole = whole.replace(hour=0)
+        if self is Grain.DAY:
+            return whole
+        whole = whole.replace(day=1)
+        return whole if self is Grain.MONTH else whole.replace(month=1)
+
+    def after(self, start: dt.datetime) -> dt.datetime:
+        """Return the start of the unit that follows the one starting at ``start``; never past ``MAX_TIME``."""
+        try:
+            if self is Grain.HOUR:
+                return start + dt.timedelta(hours=1)
+            if self is Grain.DAY:
+                return start + dt.timedelta(days=1)
+            if self is Grain.MONTH:
+                return start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
+            return start.replace(year=start.year + 1)
+        except (OverflowError, ValueError):
+            return MAX_TIME
+
+    def ceil(self, moment: dt.datetime) -> dt.datetime:
+        """Return ``moment`` if a unit starts there, else the start of the next unit."""
+        start = self.floor(moment)
+        return moment if start == moment else self.after(start)
+
+
+@attrs.frozen(order=True)
+class TimeRange:
+    """``[start, end)``: event times from ``start`` on and before ``end``, both timezone-aware and kept in UTC."""
+
+    start: dt.datetime = attrs.field(converter=lambda m: utc(m, what="the start of a range"))
+    end: dt.datetime = attrs.field(converter=lambda m: utc(m, what="the end of a range"))
+
+    def __attrs_post_init__(self) -> None:
+        if self.start >= self.end:
+            raise ArgumentError(
+                f"the range [{format_time(self.start)}, {format_time(self.end)}) is empty", expected="a start before the end"
+            )
+
+    def overlaps(self, other: TimeRange) -> bool:
+        """Say whether some moment is in both."""
+        return self.start < other.end and other.start < self.end
+
+    def covers(self, other: TimeRange) -> bool:
+        """Say whether every moment of ``other`` is in this range."""
+        return self.start <= other.start and other.end <= self.end
+
+    def align(self, grain: Grain) -> TimeRange:
+        """Return the smallest range of whole units that covers this one."""
+        return TimeRange(grain.floor(self.start), grain.ceil(self.end))
+
+    def units(self, grain: Grain) -> Iterator[TimeRange]:
+        """Yield the whole units that touch this range, in order."""
+        start = grain.floor(self.start)
+        while start < self.end:
+            end = grain.after(start)
+            yield TimeRange(start, end)
+            start = end
+
+    def __str__(self) -> str:
+        return f"{format_time(self.start)}/{format_time(self.end)}"
+
+
+def _normalise(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
+    merged: list[TimeRange] = []
+    for item in sorted(ranges):
+        if merged and item.start <= merged[-1].end:
+            if item.end > merged[-1].end:
+                merged[-1] = TimeRange(merged[-1].start, item.end)
+        else:
+            merged.append(item)
+    return tuple(merged)
+
+
+@attrs.frozen
+class EventRanges:
+    """A set of event times: sorted, disjoint, non-touching ranges, and whether rows with a null event time belong to it."""
+
+    ranges: tuple[TimeRange, ...] = attrs.field(default=(), converter=_normalise)
+    nulls: bool = False
+
+    @classmethod
+    def everything(cls) -> EventRanges:
+        """Return the set of all event times, null included."""
+        return cls((TimeRange(MIN_TIME, MAX_TIME),), nulls=True)
+
+    @classmethod
+    def union_of(cls, sets: Iterable[EventRanges]) -> EventRanges:
+        """Return the union of any number of sets."""
+        items = list(sets)
+        return cls(tuple(r for s in items for r in s.ranges), nulls=any(s.nulls for s in items))
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges) or self.nulls
+
+    def union(self, other: EventRanges) -> EventRanges:
+        """Return what is in either."""
+        return EventRanges.union_of((self, other))
+
+    def intersect(self, other: EventRanges) -> EventRanges:
+        """Return what is in both."""
+        found = [
+            TimeRange(max(a.start, b.start), min(a.end, b.end)) for a in self.ranges for b in other.ranges if a.overlaps(b)
+        ]
+        return EventRanges(tuple(found), nulls=self.nulls and other.nulls)
+
+    def subtract(self, other: EventRanges) -> EventRanges:
+        """Return what is here and not in ``other``."""
+        left = list(self.ranges)
+        for cut in other.ranges:
+            rest: list[TimeRange] = []
+            for item in left:
+                if not item.overlaps(cut):
+                    rest.append(item)
+                    continue
+                if item.start < cut.start:
+                    rest.append(TimeRange(item.start, cut.start))
+                if cut.end < item.end:
+                    rest.append(TimeRange(cut.end, item.end))
+            left = rest
+        return EventRanges(tuple(left), nulls=self.nulls and not other.nulls)
+
+    def below(self, moment: dt.datetime | None) -> EventRanges:
+        """Return the part before ``moment`` (nothing when it is None); null event times have no place in time and stay out."""
+        if moment is None or moment <= MIN_TIME:
+            return EventRanges()
+        return EventRanges(self.ranges).intersect(EventRanges((TimeRange(MIN_TIME, moment),)))
+
+    def align(self, grain: Grain) -> EventRanges:
+        """Return the smallest set of whole units that covers this one."""
+        return EventRanges(tuple(r.align(grain) for r in self.ranges), nulls=self.nulls)
+
+    def coalesce(self, most: int) -> EventRanges:
+        """Return a superset of at most ``most`` ranges, closing the smallest gaps first; bounds the size of a plan."""
+        if len(self.ranges) <= most:
+            return self
+        gaps = sorted(range(1, len(self.ranges)), key=lambda i: self.ranges[i].start - self.ranges[i - 1].end)
+        closed = set(gaps[: len(self.ranges) - max(most, 1)])
+        merged: list[TimeRange] = []
+        for i, item in enumerate(self.ranges):
+            if i in closed:
+                merged[-1] = TimeRange(merged[-1].start, item.end)
+            else:
+                merged.append(item)
+        return EventRanges(tuple(merged), nulls=self.nulls)
+
+    def contains(self, moment: dt.datetime | None) -> bool:
+        """Say whether one event time (None for null) is in the set."""
+        if moment is None:
+            return self.nulls
+        return any(r.start <= moment < r.end for r in self.ranges)
+
+    def covers(self, item: TimeRange) -> bool:
+        """Say whether one range lies wholly inside."""
+        return any(r.covers(item) for r in self.ranges)
+
+    def overlaps(self, item: TimeRange) -> bool:
+        """Say whether one range shares a moment with the set."""
+        return any(r.overlaps(item) for r in self.ranges)
+
+    def count(self, grain: Grain) -> int:
+        """Return how many units the set touches; null event times count as one."""
+        aligned = self.align(grain).ranges
+        if grain in (Grain.HOUR, Grain.DAY):
+            unit = dt.timedelta(hours=1) if grain is Grain.HOUR else dt.timedelta(days=1)
+            return sum(-((r.start - r.end) // unit) for r in aligned) + self.nulls
+        return sum(sum(1 for _ in r.units(grain)) for r in aligned) + self.nulls
+
+    def span(self) -> TimeRange | None:
+        """Return the one range from the first start to the last end, or None if there is no range."""
+        return TimeRange(self.ranges[0].start, self.ranges[-1].end) if self.ranges else None
+
+    def gaps(self) -> Iterator[TimeRange]:
+        """Yield the ranges between the ranges."""
+        for left, right in pairwise(self.ranges):
+            yield TimeRange(left.end, right.start)
+
+    def to_json(self) -> list[str]:
+        """Return ISO 8601 intervals (``start/end``), with ``"null"`` last when null event times belong to the set."""
+        return [str(r) for r in self.ranges] + (["null"] if self.nulls else [])
+
+    @classmethod
+    def from_json(cls, items: Iterable[str]) -> EventRanges:
+        """Read what ``to_json`` wrote."""
+        found: list[TimeRange] = []
+        nulls = False
+        for item in items:
+            if item == "null":
+                nulls = True
+                continue
+            start, _, end = item.partition("/")
+            found.append(TimeRange(parse_time(start), parse_time(end)))
+        return cls(tuple(found), nulls=nulls)
+
+    def __str__(self) -> str:
+        return ", ".join(self.to_json()) or "nothing"

@@ -1,0 +1,288 @@
+"""What a DAG author declares: sources, target, process. Checked as soon as it is built, so that a bad DAG fails when it is parsed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import attrs
+
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.ranges import Grain, format_time, parse_time, utc
+
+Mode = Literal["append", "overwrite"]
+OnRewrite = Literal["fail", "ignore", "overwrite"]
+OnNullEventTime = Literal["fail", "own_range"]
+OnLostWatermark = Literal["fail", "reload", "added_only"]
+OnMissingBounds = Literal["read", "fail"]
+
+ScopeValue = str | int | bool | None
+
+_PROCESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
+_RESERVED = ("wm_", "failed_")
+_SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PARTITION = re.compile(r"(?:(hour|day|month|year|identity)\((\w+)\)|(\w+))")
+_TEMPLATE = "{{"
+
+
+def is_template(text: Any) -> bool:
+    """Say whether a value still holds a Jinja expression, so that it can only be checked when it is rendered."""
+    return isinstance(text, str) and (_TEMPLATE in text or "{%" in text)
+
+
+def one_of(value: Any, choices: Any, *, what: str) -> Any:
+    """Return ``value`` if it is one of the members of the ``Literal`` ``choices``; templates pass until they are rendered."""
+    allowed = get_args(choices)
+    if value in allowed or is_template(value):
+        return value
+    raise ArgumentError(f"{what} is {value!r}", expected=f"one of {', '.join(repr(a) for a in allowed)}")
+
+
+def _table_name(value: Any, *, what: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ArgumentError(f"{what} is {value!r}", expected="a table identifier such as 'namespace.table'")
+    if not is_template(value) and "." not in value.strip("."):
+        raise ArgumentError(
+            f"{what} is {value!r}, which names no namespace", expected="a table identifier such as 'namespace.table'"
+        )
+    return value
+
+
+@attrs.frozen
+class IcebergSource:
+    """An Iceberg table a process reads.
+
+    :param table: identifier, ``namespace.table``.
+    :param event_time: column that says when a thing happened: a date, a timestamp (read as UTC) or a timestamp with zone.
+        ``append`` can do without (nothing is then known about late rows); ``overwrite`` cannot.
+    :param branch: branch of the source that is followed.
+    """
+
+    table: str
+    event_time: str | None = None
+    branch: str = "main"
+
+    def __attrs_post_init__(self) -> None:
+        _table_name(self.table, what="the table of a source")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, the form Airflow can template and serialise."""
+        return attrs.asdict(self)
+
+
+@attrs.frozen
+class IcebergTarget:
+    """The Iceberg table a process writes.
+
+    :param table: identifier, ``namespace.table``.
+    :param event_time: column of the target that holds the event time; needed by ``overwrite``, where the table must be
+        partitioned by it (hour, day, month, year, or identity of a date).
+    :param scope: the rows this process owns when several processes write one target: identity partition columns and the value
+        (or list of values) each must have. ``None`` owns the whole table.
+    :param create: create the table on the first load, from the columns the transform returns.
+    :param partition_by: partitioning of a table that is created, such as ``["hour(event_ts)", "region"]``; default is
+        ``day(event_time)``.
+    """
+
+    table: str
+    event_time: str | None = None
+    scope: Mapping[str, Sequence[ScopeValue]] | None = attrs.field(default=None, converter=lambda s: _scope(s))
+    create: bool = False
+    partition_by: tuple[str, ...] | None = attrs.field(
+        default=None, converter=lambda p: None if p is None else ((p,) if isinstance(p, str) else tuple(p))
+    )
+
+    def __attrs_post_init__(self) -> None:
+        _table_name(self.table, what="the table of the target")
+        for item in self.partition_by or ():
+            if not is_template(item) and _PARTITION.fullmatch(item) is None:
+                raise ArgumentError(
+                    f"partition_by holds {item!r}", expected="hour(col), day(col), month(col), year(col), identity(col) or col"
+                )
+
+    def partition_fields(self) -> tuple[tuple[str, str], ...]:
+        """Return ``(transform, column)`` pairs of a table that is created."""
+        if self.partition_by is None:
+            return (("day", self.event_time),) if self.event_time else ()
+        found = [_PARTITION.fullmatch(item) for item in self.partition_by]
+        return tuple((m[1] or "identity", m[2] or m[3]) for m in found if m)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, the form Airflow can template and serialise."""
+        return {
+            "table": self.table,
+            "event_time": self.event_time,
+            "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
+            "create": self.create,
+            "partition_by": None if self.partition_by is None else list(self.partition_by),
+        }
+
+
+def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
+    if scope is None:
+        return None
+    if not isinstance(scope, Mapping) or not scope:
+        raise ArgumentError(
+            f"scope is {scope!r}", expected="a mapping of identity partition columns to a value or a list of values"
+        )
+    found = {}
+    for column, values in sorted(scope.items()):
+        items = tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
+        for value in items:
+            if not isinstance(value, (str, int, bool, type(None))):
+                raise ArgumentError(
+                    f"scope asks {column!r} to be {value!r} ({type(value).__name__})",
+                    expected="strings, integers, booleans or None",
+                )
+        found[column] = items
+    return found
+
+
+def scopes_overlap(a: Mapping[str, Sequence[ScopeValue]] | None, b: Mapping[str, Sequence[ScopeValue]] | None) -> bool:
+    """Say whether some row can be in both scopes: it can unless one column is asked for disjoint values."""
+    if a is None or b is None:
+        return True
+    return not any(set(a[c]).isdisjoint(b[c]) for c in a.keys() & b.keys())
+
+
+@attrs.frozen(kw_only=True)
+class Initial:
+    """What a first run takes as given. ``adopt`` allows a filled target; ``position`` is where consumption starts.
+
+    ``position`` is ``"all"`` (everything in the source is new), ``"current"`` (start from the source as it is), a snapshot id, or
+    a time (the last snapshot committed at or before it).
+    """
+
+    position: str | int | dt.datetime
+    adopt: bool = False
+
+    @classmethod
+    def parse(cls, value: Any) -> Initial:
+        """Read ``initial``: ``"all"``, ``"current"``, a snapshot id, an aware time, or ``{"adopt": one of these but "all"}``."""
+        if isinstance(value, Mapping):
+            if set(value) != {"adopt"}:
+                raise ArgumentError(f"initial is {dict(value)!r}", expected="a mapping with the one key 'adopt'")
+            inner = cls.parse(value["adopt"])
+            if inner.position == "all":
+                raise ArgumentError(
+                    "initial adopts a filled target as loaded from position 'all'",
+                    expected="the source position the target already holds",
+                    hint="use {'adopt': 'current'}, {'adopt': <snapshot id>} or {'adopt': <time>}",
+                )
+            return attrs.evolve(inner, adopt=True)
+        if isinstance(value, bool) or value is None:
+            pass
+        elif isinstance(value, int):
+            return cls(position=value)
+        elif isinstance(value, dt.datetime):
+            return cls(position=utc(value, what="initial"))
+        elif isinstance(value, str):
+            if value in ("all", "current") or is_template(value):
+                return cls(position=value)
+            if value.lstrip("-").isdigit():
+                return cls(position=int(value))
+            return cls(position=parse_time(value, what="initial"))
+        raise ArgumentError(
+            f"initial is {value!r}", expected="'all', 'current', a snapshot id, a time with zone, or {'adopt': one of these}"
+        )
+
+
+def initial_as_plain(value: Any) -> Any:
+    """Return ``initial`` as a plain value that Airflow can serialise the same way in every parse."""
+    if isinstance(value, Mapping):
+        return {k: initial_as_plain(v) for k, v in value.items()}
+    return format_time(utc(value, what="initial")) if isinstance(value, dt.datetime) else value
+
+
+def check_process_name(name: Any) -> str:
+    """Return a process name that can be part of branch and property names, or say what is wrong with it."""
+    if is_template(name):
+        return str(name)
+    if not isinstance(name, str) or _PROCESS.fullmatch(name) is None or name.startswith(_RESERVED):
+        raise ArgumentError(
+            f"the process name is {name!r}",
+            expected="1 to 64 letters, digits, '_', '-' or '.', starting with a letter or digit and not with 'wm_' or 'failed_'",
+            hint="a process name is the identity of the watermark: choose one that survives renames of DAGs and tasks",
+        )
+    return name
+
+
+@attrs.frozen(kw_only=True)
+class ProcessSpec:
+    """A named load from sources into one target: all that decides what a session reads and writes.
+
+    :param process: unit of watermarks; its name survives DAG and task renames.
+    :param sources: name in the transform -> source.
+    :param target: the table that is written.
+    :param mode: ``append`` (a target row depends on one source row) or ``overwrite`` (a target range depends on the source rows
+        of the same range).
+    :param initial: see :class:`Initial`.
+    :param on_rewrite: ``append`` only: what to do when rows already consumed were changed or removed in the source.
+    :param on_null_event_time: ``fail`` or ``own_range`` (rows without event time form a range of their own).
+    :param on_lost_watermark: ``fail``, ``reload`` (recompute everything, replacing the target) or ``added_only`` (take the files
+        that are newer than the lost position).
+    :param on_missing_bounds: ``read`` the event-time column of changed files without bounds, or ``fail``.
+    """
+
+    process: str = attrs.field(converter=check_process_name)
+    sources: Mapping[str, IcebergSource]
+    target: IcebergTarget
+    mode: Mode = attrs.field(converter=lambda v: one_of(v, Mode, what="mode"))
+    initial: Initial = attrs.field(default="all", converter=lambda v: v if isinstance(v, Initial) else Initial.parse(v))
+    on_rewrite: OnRewrite = attrs.field(default="fail", converter=lambda v: one_of(v, OnRewrite, what="on_rewrite"))
+    on_null_event_time: OnNullEventTime = attrs.field(
+        default="fail", converter=lambda v: one_of(v, OnNullEventTime, what="on_null_event_time")
+    )
+    on_lost_watermark: OnLostWatermark = attrs.field(
+        default="fail", converter=lambda v: one_of(v, OnLostWatermark, what="on_lost_watermark")
+    )
+    on_missing_bounds: OnMissingBounds = attrs.field(
+        default="read", converter=lambda v: one_of(v, OnMissingBounds, what="on_missing_bounds")
+    )
+
+    def __attrs_post_init__(self) -> None:
+        if not self.sources:
+            raise ArgumentError(f"process {self.process!r} has no sources", expected="at least one IcebergSource")
+        for name, source in self.sources.items():
+            if _SOURCE_NAME.fullmatch(name) is None:
+                raise ArgumentError(
+                    f"a source of process {self.process!r} is named {name!r}",
+                    expected="a name SQL can use without quotes: letters, digits and '_'",
+                )
+            if source.table == self.target.table:
+                raise ArgumentError(
+                    f"process {self.process!r} reads and writes {self.target.table!r}",
+                    expected="a target that is not one of the sources",
+                    hint="write to another table; a load that reads its own output never ends",
+                )
+        needs_time = self.mode == "overwrite" or self.on_rewrite == "overwrite"
+        if needs_time:
+            why = "mode='overwrite'" if self.mode == "overwrite" else "on_rewrite='overwrite'"
+            for name, source in self.sources.items():
+                if source.event_time is None:
+                    raise ArgumentError(
+                        f"source {name!r} of process {self.process!r} has no event_time, which {why} needs",
+                        expected="IcebergSource(table, event_time=<column>)",
+                    )
+            if self.target.event_time is None:
+                raise ArgumentError(
+                    f"the target of process {self.process!r} has no event_time, which {why} needs",
+                    expected="IcebergTarget(table, event_time=<column>)",
+                )
+        if self.mode == "append" and len(self.sources) > 1:
+            raise ArgumentError(
+                f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
+                expected="one source in mode 'append': added rows joined to added rows would miss new rows that match old ones",
+                hint="use mode='overwrite', or one process per source",
+            )
+
+    @property
+    def replaces(self) -> bool:
+        """Whether sessions of this process can replace rows of the target, not only add some."""
+        return self.mode != "append" or self.on_rewrite == "overwrite"
+
+
+#: Partition transforms of an event time, from the finest, and the unit each one stands for.
+GRAINS = {"hour": Grain.HOUR, "day": Grain.DAY, "month": Grain.MONTH, "year": Grain.YEAR}

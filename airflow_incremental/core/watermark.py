@@ -1,0 +1,97 @@
+"""Watermarks: how far a process has consumed its sources, in a form that people can read in a table property.
+
+One watermark per (process, source) is a position in the source's history, not a clock: snapshot id, sequence number, commit time,
+table uuid. (Psyberg keeps one commit time per process; a position cannot skip a snapshot that lands late.)
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from airflow_incremental.core.ranges import format_time, parse_time
+
+
+@attrs.frozen(kw_only=True)
+class SourcePosition:
+    """A snapshot of a source that was consumed, with what is needed to recognise it after it expired.
+
+    ``snapshot_id`` and ``sequence_number`` are None for a source that had no snapshot yet.
+    """
+
+    snapshot_id: int | None
+    sequence_number: int | None
+    committed_at: dt.datetime | None
+    table_uuid: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a summary or a property."""
+        return {
+            "snapshot": self.snapshot_id,
+            "sequence": self.sequence_number,
+            "committed": None if self.committed_at is None else format_time(self.committed_at),
+            "uuid": self.table_uuid,
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SourcePosition:
+        """Read what ``to_json`` wrote."""
+        committed = value["committed"]
+        return cls(
+            snapshot_id=value["snapshot"],
+            sequence_number=value["sequence"],
+            committed_at=None if committed is None else parse_time(committed),
+            table_uuid=value["uuid"],
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Watermark:
+    """What a process's last publish stands for.
+
+    :param positions: source table name as declared in ``sources`` -> position consumed.
+    :param complete_through: event time (exclusive) up to which the target is complete: the least, over the drivers, of the
+        latest event time seen. None until a row was seen. (Netflix calls it the valid-to timestamp, VTTS.)
+    """
+
+    positions: Mapping[str, SourcePosition]
+    complete_through: dt.datetime | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values for a summary or a property."""
+        return {
+            "positions": {name: p.to_json() for name, p in sorted(self.positions.items())},
+            "complete_through": None if self.complete_through is None else format_time(self.complete_through),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Watermark:
+        """Read what ``to_json`` wrote."""
+        through = value["complete_through"]
+        return cls(
+            positions={name: SourcePosition.from_json(p) for name, p in value["positions"].items()},
+            complete_through=None if through is None else parse_time(through),
+        )
+
+    def dumps(self) -> str:
+        """Return compact, stable JSON."""
+        return json.dumps(self.to_json(), separators=(",", ":"), sort_keys=True)
+
+
+@attrs.frozen(kw_only=True)
+class Published:
+    """The last publish of a process that is still part of the target's ``main``: where the next session starts."""
+
+    session: str
+    snapshot_id: int
+    watermark: Watermark
+    #: Who ran it, see ``core.plan.Owner``; empty for one set by hand.
+    owner: Mapping[str, Any] = attrs.field(factory=dict)
+    #: Ranges written, as ``EventRanges.to_json`` gives them.
+    ranges: tuple[str, ...] = ()
+    #: Everything the summary says of the session (rows, late rows, files), for reports.
+    summary: Mapping[str, str] = attrs.field(factory=dict, eq=False)
