@@ -144,7 +144,7 @@ class Plan:
     @property
     def reads_added_rows(self) -> bool:
         """Whether the transform sees added rows (outside the replaced ranges) rather than whole ranges."""
-        return self.mode == "append" and self.kind != "restatement"
+        return self.mode == "append" and self.kind == "load"
 
     @property
     def has_work(self) -> bool:
@@ -242,7 +242,7 @@ class Plan:
                 + (f", {s.rows_ignored:,} ignored" if s.rows_ignored else "")
             )
         verb = "replaces" if self.replaced else "adds to"
-        units = f" ({self.affected.count(self.grain):,} {self.grain.value}s)" if self.grain and self.affected else ""
+        units = f" ({self.affected.count(self.grain):,} {self.grain.value}s)" if self.grain and self.affected and not self.affected.is_everything else ""
         lines.append(f"  {verb} {self.target}: {_short(self.affected)}{units}")
         if self.late:
             lines.append(f"  late part: {_short(self.late)}")
@@ -250,6 +250,8 @@ class Plan:
 
 
 def _short(ranges: EventRanges, most: int = 6) -> str:
+    if ranges.is_everything:
+        return "everything"
     items = ranges.to_json()
     return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "") or "nothing"
 

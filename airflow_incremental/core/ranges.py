@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 import attrs
 
@@ -166,25 +166,36 @@ class EventRanges:
 
     def intersect(self, other: EventRanges) -> EventRanges:
         """Return what is in both."""
-        found = [
-            TimeRange(max(a.start, b.start), min(a.end, b.end)) for a in self.ranges for b in other.ranges if a.overlaps(b)
-        ]
+        found: list[TimeRange] = []
+        i = j = 0
+        while i < len(self.ranges) and j < len(other.ranges):
+            a, b = self.ranges[i], other.ranges[j]
+            if a.overlaps(b):
+                found.append(TimeRange(max(a.start, b.start), min(a.end, b.end)))
+            if a.end <= b.end:
+                i += 1
+            else:
+                j += 1
         return EventRanges(tuple(found), nulls=self.nulls and other.nulls)
 
     def subtract(self, other: EventRanges) -> EventRanges:
         """Return what is here and not in ``other``."""
-        left = list(self.ranges)
-        for cut in other.ranges:
-            rest: list[TimeRange] = []
-            for item in left:
-                if not item.overlaps(cut):
-                    rest.append(item)
-                    continue
-                if item.start < cut.start:
-                    rest.append(TimeRange(item.start, cut.start))
-                if cut.end < item.end:
-                    rest.append(TimeRange(cut.end, item.end))
-            left = rest
+        left: list[TimeRange] = []
+        cuts = iter(other.ranges)
+        cut = next(cuts, None)
+        for item in self.ranges:
+            start = item.start
+            while cut is not None and cut.end <= start:
+                cut = next(cuts, None)
+            while cut is not None and cut.start < item.end:
+                if start < cut.start:
+                    left.append(TimeRange(start, cut.start))
+                start = max(start, cut.end)
+                if cut.end >= item.end:
+                    break
+                cut = next(cuts, None)
+            if start < item.end:
+                left.append(TimeRange(start, item.end))
         return EventRanges(tuple(left), nulls=self.nulls and not other.nulls)
 
     def below(self, moment: dt.datetime | None) -> EventRanges:
@@ -211,19 +222,27 @@ class EventRanges:
                 merged.append(item)
         return EventRanges(tuple(merged), nulls=self.nulls)
 
+    def _at(self, moment: dt.datetime) -> TimeRange | None:
+        """Return the last range that starts at or before ``moment``."""
+        i = bisect_right(self.ranges, moment, key=lambda r: r.start)
+        return self.ranges[i - 1] if i else None
+
     def contains(self, moment: dt.datetime | None) -> bool:
         """Say whether one event time (None for null) is in the set."""
         if moment is None:
             return self.nulls
-        return any(r.start <= moment < r.end for r in self.ranges)
+        near = self._at(moment)
+        return near is not None and moment < near.end
 
     def covers(self, item: TimeRange) -> bool:
         """Say whether one range lies wholly inside."""
-        return any(r.covers(item) for r in self.ranges)
+        near = self._at(item.start)
+        return near is not None and near.covers(item)
 
     def overlaps(self, item: TimeRange) -> bool:
         """Say whether one range shares a moment with the set."""
-        return any(r.overlaps(item) for r in self.ranges)
+        near = self._at(item.end - MICROSECOND)
+        return near is not None and near.overlaps(item)
 
     def count(self, grain: Grain) -> int:
         """Return how many units the set touches; null event times count as one."""
@@ -236,11 +255,6 @@ class EventRanges:
     def span(self) -> TimeRange | None:
         """Return the one range from the first start to the last end, or None if there is no range."""
         return TimeRange(self.ranges[0].start, self.ranges[-1].end) if self.ranges else None
-
-    def gaps(self) -> Iterator[TimeRange]:
-        """Yield the ranges between the ranges."""
-        for left, right in pairwise(self.ranges):
-            yield TimeRange(left.end, right.start)
 
     def to_json(self) -> list[str]:
         """Return ISO 8601 intervals (``start/end``), with ``"null"`` last when null event times belong to the set."""
@@ -259,5 +273,10 @@ class EventRanges:
             found.append(TimeRange(parse_time(start), parse_time(end)))
         return cls(tuple(found), nulls=nulls)
 
+    @property
+    def is_everything(self) -> bool:
+        """Whether this is the set of all event times."""
+        return self == EventRanges.everything()
+
     def __str__(self) -> str:
-        return ", ".join(self.to_json()) or "nothing"
+        return "everything" if self.is_everything else ", ".join(self.to_json()) or "nothing"

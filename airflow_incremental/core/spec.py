@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.ranges import Grain, format_time, parse_time, utc
+from airflow_incremental.core.ranges import format_time, parse_time, utc
 
 Mode = Literal["append", "overwrite"]
 OnRewrite = Literal["fail", "ignore", "overwrite"]
@@ -149,10 +149,11 @@ def scopes_overlap(a: Mapping[str, Sequence[ScopeValue]] | None, b: Mapping[str,
 
 @attrs.frozen(kw_only=True)
 class Initial:
-    """What a first run takes as given. ``adopt`` allows a filled target; ``position`` is where consumption starts.
+    """What a first run takes as given: where consumption starts, and whether a filled target is accepted.
 
     ``position`` is ``"all"`` (everything in the source is new), ``"current"`` (start from the source as it is), a snapshot id, or
-    a time (the last snapshot committed at or before it).
+    a time (the last snapshot committed at or before it). ``adopt`` takes the rows that are already in the target as loaded up to
+    that position (``"all"``: as rows that came from elsewhere).
     """
 
     position: str | int | dt.datetime
@@ -160,17 +161,11 @@ class Initial:
 
     @classmethod
     def parse(cls, value: Any) -> Initial:
-        """Read ``initial``: ``"all"``, ``"current"``, a snapshot id, an aware time, or ``{"adopt": one of these but "all"}``."""
+        """Read ``initial``: ``"all"``, ``"current"``, a snapshot id, an aware time, or ``{"adopt": one of these}``."""
         if isinstance(value, Mapping):
             if set(value) != {"adopt"}:
                 raise ArgumentError(f"initial is {dict(value)!r}", expected="a mapping with the one key 'adopt'")
             inner = cls.parse(value["adopt"])
-            if inner.position == "all":
-                raise ArgumentError(
-                    "initial adopts a filled target as loaded from position 'all'",
-                    expected="the source position the target already holds",
-                    hint="use {'adopt': 'current'}, {'adopt': <snapshot id>} or {'adopt': <time>}",
-                )
             return attrs.evolve(inner, adopt=True)
         if isinstance(value, bool) or value is None:
             pass
@@ -271,6 +266,12 @@ class ProcessSpec:
                     f"the target of process {self.process!r} has no event_time, which {why} needs",
                     expected="IcebergTarget(table, event_time=<column>)",
                 )
+        if self.mode == "append" and self.on_rewrite == "overwrite" and not self.keeps_event_time:
+            raise ArgumentError(
+                f"process {self.process!r} recomputes rewritten ranges, but source and target name different event times",
+                expected="the same event_time column in source and target, carried through unchanged by the transform",
+                hint="give both the same column name, or choose on_rewrite='fail' or 'ignore'",
+            )
         if self.mode == "append" and len(self.sources) > 1:
             raise ArgumentError(
                 f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
@@ -279,10 +280,18 @@ class ProcessSpec:
             )
 
     @property
+    def keeps_event_time(self) -> bool:
+        """Whether a source's event time is the target's, so that a range of one is the same range of the other.
+
+        Modes that replace ranges are declared that way; ``append`` may derive another event time, and says that it does not by
+        naming the same column on both sides.
+        """
+        if self.mode != "append":
+            return True
+        return self.target.event_time is not None and all(s.event_time == self.target.event_time for s in self.sources.values())
+
+    @property
     def replaces(self) -> bool:
         """Whether sessions of this process can replace rows of the target, not only add some."""
         return self.mode != "append" or self.on_rewrite == "overwrite"
 
-
-#: Partition transforms of an event time, from the finest, and the unit each one stands for.
-GRAINS = {"hour": Grain.HOUR, "day": Grain.DAY, "month": Grain.MONTH, "year": Grain.YEAR}

@@ -27,6 +27,8 @@ class SourcePosition:
     sequence_number: int | None
     committed_at: dt.datetime | None
     table_uuid: str
+    #: Start of the unit of event time that holds the latest event seen up to here: the source counts as complete before it.
+    seen_through: dt.datetime | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a summary or a property."""
@@ -35,17 +37,20 @@ class SourcePosition:
             "sequence": self.sequence_number,
             "committed": None if self.committed_at is None else format_time(self.committed_at),
             "uuid": self.table_uuid,
+            "seen_through": None if self.seen_through is None else format_time(self.seen_through),
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SourcePosition:
         """Read what ``to_json`` wrote."""
         committed = value["committed"]
+        seen = value["seen_through"]
         return cls(
             snapshot_id=value["snapshot"],
             sequence_number=value["sequence"],
             committed_at=None if committed is None else parse_time(committed),
             table_uuid=value["uuid"],
+            seen_through=None if seen is None else parse_time(seen),
         )
 
 
@@ -54,8 +59,8 @@ class Watermark:
     """What a process's last publish stands for.
 
     :param positions: source table name as declared in ``sources`` -> position consumed.
-    :param complete_through: event time (exclusive) up to which the target is complete: the least, over the drivers, of the
-        latest event time seen. None until a row was seen. (Netflix calls it the valid-to timestamp, VTTS.)
+    :param complete_through: event time (exclusive) up to which the target is complete: the least ``seen_through`` of its
+        sources. None until every source has shown a row. (Netflix calls it the valid-to timestamp, VTTS.)
     """
 
     positions: Mapping[str, SourcePosition]

@@ -1,0 +1,149 @@
+"""What an audit run found, as plain values: they go through XCom, into snapshot summaries and into logs.
+
+No value of a row is in here unless sample rows were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from airflow_incremental.core.errors import AuditFailed, IncrementalError
+
+#: What a failed audit does. ``block``: the session ends and nothing is published. ``warn``: the data is published and the report
+#: says so. Other tools say error/warn (dbt, Airflow's ``SQLCheckResult``) or critical/warning; here an *error* is an audit that
+#: could not be run to its end, which no severity lets pass, so the word for a failed one is what it does.
+Severity = Literal["block", "warn"]
+#: ``failed``: a blocking audit failed. ``warned``: only warning ones did.
+Verdict = Literal["passed", "warned", "failed"]
+
+
+class AuditIncomplete(IncrementalError):
+    """The audits could not be run to their end (unreadable file, lack of memory, interrupt); says nothing about the data.
+
+    Nothing may be published on it; a retry audits the same snapshot again.
+    """
+
+
+@attrs.frozen(kw_only=True)
+class AuditResult:
+    """What one audit found.
+
+    :param name: name of the audit, unique in its report.
+    :param severity: what its failing does.
+    :param passed: whether the rows are as the audit asks.
+    :param offending: rows that are not (for ``RowCount``: rows too few or too many; for ``SqlCheck``: rows its query returned).
+    :param checked: rows it looked at; rows it does not apply to, such as nulls in ``Between``, are not counted.
+    :param message: the finding for people, without the name.
+    :param samples: some offending rows as plain values by column, empty unless they were asked for.
+    """
+
+    name: str
+    severity: Severity
+    passed: bool
+    offending: int
+    checked: int
+    message: str
+    samples: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this finding keeps the data from being published."""
+        return not self.passed and self.severity == "block"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; ``samples`` is left out when there are none."""
+        plain = attrs.asdict(self, recurse=False)
+        del plain["samples"]
+        if self.samples:
+            plain["samples"] = [dict(row) for row in self.samples]
+        return plain
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AuditResult:
+        """Read what ``to_json`` wrote; unknown keys of a newer version are left out."""
+        plain = {f.name: value[f.name] for f in attrs.fields(cls) if f.name in value}
+        return cls(**{**plain, "samples": tuple(dict(row) for row in plain.get("samples", ()))})
+
+
+@attrs.frozen(kw_only=True)
+class AuditReport:
+    """What all audits of one session found over the rows it wrote.
+
+    :param snapshot_id: the sealed snapshot the rows belong to; the one that may be published on this report.
+    :param rows: rows that were audited; None when there was no audit and nothing was read.
+    :param results: one per audit, in the order the author gave them.
+    """
+
+    snapshot_id: int
+    rows: int | None
+    results: tuple[AuditResult, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """The report in one word."""
+        if any(r.blocks for r in self.results):
+            return "failed"
+        return "passed" if all(r.passed for r in self.results) else "warned"
+
+    @property
+    def failed(self) -> tuple[AuditResult, ...]:
+        """The blocking audits that failed."""
+        return tuple(r for r in self.results if r.blocks)
+
+    @property
+    def warnings(self) -> tuple[AuditResult, ...]:
+        """The audits that failed and only warn."""
+        return tuple(r for r in self.results if not r.passed and not r.blocks)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; a few hundred bytes per audit."""
+        return {
+            "snapshot_id": self.snapshot_id,
+            "rows": self.rows,
+            "verdict": self.verdict,
+            "results": [r.to_json() for r in self.results],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AuditReport:
+        """Read what ``to_json`` wrote; the verdict is computed from the results again."""
+        return cls(
+            snapshot_id=value["snapshot_id"],
+            rows=value["rows"],
+            results=tuple(AuditResult.from_json(r) for r in value["results"]),
+        )
+
+    def describe(self) -> str:
+        """Return what people read in a log: a headline, then one aligned line per audit, then its sample rows if there are any."""
+        if not self.results:
+            return f"audits of snapshot {self.snapshot_id}: none were asked for"
+        counts = f"{len(self.results) - len(self.failed) - len(self.warnings)} passed"
+        counts += f", {len(self.warnings)} warned" if self.warnings else ""
+        counts += f", {len(self.failed)} failed" if self.failed else ""
+        lines = [f"audits of snapshot {self.snapshot_id} over {self.rows or 0:,} rows: {self.verdict} ({counts})"]
+        width = max(len(r.name) for r in self.results)
+        for r in self.results:
+            mark = "ok  " if r.passed else ("FAIL" if r.blocks else "WARN")
+            lines.append(f"  {mark}  {r.name:<{width}}  {r.severity:<5}  {r.message}")
+            lines.extend(f"        offending row: {dict(row)}" for row in r.samples)
+        return "\n".join(lines)
+
+    def raise_if_failed(self, *, inspect: str = "") -> None:
+        """Raise when a blocking audit failed.
+
+        :param inspect: where the audited snapshot can be looked at, as a sentence of its own; becomes part of the hint.
+        :raises AuditFailed: with each failed audit and its counts; never with a value of a row.
+        """
+        failed = self.failed
+        if not failed:
+            return
+        findings = "; ".join(f"{r.name}: {r.message}" for r in failed)
+        hint = "the data stays unpublished and readers see no change. " + (f"{inspect.rstrip('. ')}. " if inspect else "")
+        raise AuditFailed(
+            f"{len(failed)} of {len(self.results)} audits failed over {self.rows or 0:,} rows of snapshot {self.snapshot_id}: {findings}",
+            expected="no offending rows in a blocking audit",
+            hint=f"{hint}Correct the source, the transform or the audit; the next run plans the same changes anew",
+        )

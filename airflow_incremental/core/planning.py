@@ -1,0 +1,302 @@
+"""From changes to a plan: the rules of the modes and policies, without any I/O.
+
+What a preview shows and what a run executes both come from :func:`make_plan`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+
+import attrs
+
+from airflow_incremental.core.changes import ChangeSet, FileChange
+from airflow_incremental.core.errors import NullEventTime, SourceRewritten, UnknownRange
+from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
+from airflow_incremental.core.ranges import EventRanges, Grain
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
+
+#: Unit of "complete through" where the target has no event-time partitioning to take it from.
+DEFAULT_GRAIN = Grain.HOUR
+
+
+@attrs.frozen(kw_only=True)
+class TargetFacts:
+    """What planning needs to know of the target. ``main`` is its head."""
+
+    table_uuid: str
+    main: int
+    grain: Grain | None
+
+
+@attrs.frozen(kw_only=True)
+class SourceFacts:
+    """What planning needs to know of one source: the head that is pinned and what changed since ``base``."""
+
+    base: SourcePosition | None
+    pinned: SourcePosition
+    changes: ChangeSet
+    #: Rows added below what was complete before; counted exactly where bounds cannot tell.
+    rows_late: int = 0
+    #: Whether the old position may soon be expired from the source, so that it has to be moved although nothing changed.
+    position_is_old: bool = False
+    #: Start from here without loading anything (``initial='current'`` and its like).
+    from_now: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class NothingToDo:
+    """There is no work: no affected range, and the watermark is young enough to stay."""
+
+    reason: str
+    published: Published | None
+
+
+def make_plan(
+    spec: ProcessSpec,
+    *,
+    target: TargetFacts,
+    published: Published | None,
+    sources: Mapping[str, SourceFacts],
+    owner: Owner,
+    now: dt.datetime,
+    reload: str | None = None,
+) -> Plan | NothingToDo:
+    """Decide what a session reads and writes.
+
+    :param published: where the process stands; None on a first run.
+    :param reload: why everything is computed again (a lost watermark under ``on_lost_watermark='reload'``), or None.
+    :raises SourceRewritten: see ``on_rewrite``.
+    :raises NullEventTime: see ``on_null_event_time``.
+    """
+    grain = target.grain or DEFAULT_GRAIN
+    parts = {name: _source_part(spec, name, facts, grain) for name, facts in sources.items()}
+    positions = {name: _seen(facts, parts[name].plan, grain) for name, facts in sources.items()}
+    watermark = Watermark(positions=positions, complete_through=complete_through(positions))
+    affected = EventRanges.union_of(p.affected for p in parts.values())
+    replaced = EventRanges.union_of(p.replaced for p in parts.values())
+    kind: PlanKind = "load"
+    if reload is not None:
+        kind, affected, replaced, reason = "reload", EventRanges.everything(), EventRanges.everything(), reload
+    elif affected or any(p.plan.rows_added or p.plan.rows_removed for p in parts.values()):
+        reason = _reason(published, [p.plan for p in parts.values()])
+    else:
+        moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
+        old = any(f.position_is_old for f in sources.values())
+        forced = published is None and any(f.from_now for f in sources.values())
+        if not moved or not (old or forced or _completes(published, watermark)):
+            return NothingToDo(reason=_idle(published, sources), published=published)
+        kind, reason = "positions", "only the watermark moves"
+    before = published.watermark.complete_through if published is not None and reload is None else None
+    return Plan(
+        process=spec.process,
+        session=new_session_id(now),
+        mode=spec.mode,
+        kind=kind,
+        reason=reason,
+        target=spec.target.table,
+        target_uuid=target.table_uuid,
+        main=target.main,
+        base_session=published.session if published else None,
+        sources=tuple(attrs.evolve(p.plan, pinned=positions[n]) for n, p in parts.items()),
+        replaced=replaced,
+        affected=affected,
+        late=affected.below(before),
+        grain=target.grain,
+        scope=spec.target.scope,
+        watermark=watermark,
+        owner=owner,
+        created_at=now,
+    ).fitted()
+
+
+def make_restatement(
+    spec: ProcessSpec,
+    *,
+    target: TargetFacts,
+    published: Published,
+    pinned: Mapping[str, SourcePosition],
+    ranges: EventRanges,
+    owner: Owner,
+    now: dt.datetime,
+    reason: str,
+) -> Plan:
+    """Plan to compute given ranges again; the watermark stays where it is.
+
+    :param pinned: the snapshots that are read: those of the watermark. (Where one has expired, a mode that replaces ranges may read
+        a newer one: what it sees early is computed once more when it is due.)
+    """
+    whole = ranges if ranges.is_everything else ranges.align(target.grain or DEFAULT_GRAIN)
+    return Plan(
+        process=spec.process,
+        session=new_session_id(now),
+        mode=spec.mode,
+        kind="restatement",
+        reason=reason,
+        target=spec.target.table,
+        target_uuid=target.table_uuid,
+        main=target.main,
+        base_session=published.session,
+        sources=tuple(
+            SourcePlan(
+                name=name,
+                table=source.table,
+                base=published.watermark.positions.get(name),
+                pinned=pinned[name],
+                derivation="restatement",
+                changed=whole,
+            )
+            for name, source in spec.sources.items()
+        ),
+        replaced=whole,
+        affected=whole,
+        late=whole.below(published.watermark.complete_through),
+        grain=target.grain,
+        scope=spec.target.scope,
+        watermark=published.watermark,
+        owner=owner,
+        created_at=now,
+    ).fitted()
+
+
+def complete_through(positions: Mapping[str, SourcePosition]) -> dt.datetime | None:
+    """Return the least event time any source has been seen through; None while one has shown no row."""
+    seen = [p.seen_through for p in positions.values()]
+    known = [s for s in seen if s is not None]
+    return min(known) if known and len(known) == len(seen) else None
+
+
+@attrs.frozen(kw_only=True)
+class _Part:
+    plan: SourcePlan
+    affected: EventRanges
+    replaced: EventRanges
+
+
+def _source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain) -> _Part:
+    """Apply the policies to one source's changes."""
+    source = spec.sources[name]
+    changes, replaced, ignored = facts.changes, EventRanges(), 0
+    has_time = source.event_time is not None
+    if facts.from_now:
+        changes = ChangeSet.nothing()
+    if spec.mode == "append" and changes.rewrites:
+        if spec.on_rewrite == "fail":
+            raise _rewritten(spec, name, changes)
+        if spec.on_rewrite == "overwrite":
+            replaced = changes.rewrite_ranges().align(grain)
+            _check_ranges(spec, name, [f for sides in changes.rewrites.values() for f in sides])
+        changes, added, removed = changes.without_rewrites()
+        ignored = added + removed if spec.on_rewrite == "ignore" else 0
+    if has_time:
+        _check_nulls(spec, name, changes.added)
+        # Removed rows without event time count only if they were ever taken.
+        counted = (*changes.added, *changes.removed, *changes.deletes) if spec.mode != "append" else changes.added
+        if spec.mode != "append":
+            _check_ranges(spec, name, counted)
+        changed = ranges_of(counted, nulls=spec.on_null_event_time == "own_range")
+    else:
+        changed = EventRanges()
+    if spec.mode == "append":
+        affected = changed.union(replaced)
+        if spec.keeps_event_time:
+            affected = affected.align(grain)
+    else:
+        affected = replaced = changed.align(grain)
+    derivation: Derivation = "from_now" if facts.from_now else changes.derivation
+    return _Part(
+        plan=SourcePlan(
+            name=name,
+            table=source.table,
+            base=facts.base,
+            pinned=facts.pinned,
+            derivation=derivation,
+            changed=changed,
+            files_added=len(changes.added),
+            rows_added=changes.rows_added,
+            files_removed=len(changes.removed) + len(changes.deletes),
+            rows_removed=changes.rows_removed,
+            rows_late=facts.rows_late,
+            rows_ignored=ignored,
+            digest=changes.digest,
+        ),
+        affected=affected,
+        replaced=replaced,
+    )
+
+
+def ranges_of(files: tuple[FileChange, ...] | list[FileChange], *, nulls: bool) -> EventRanges:
+    """Return the event times the rows of some files can have; ``nulls`` says whether rows without one count."""
+    found = EventRanges.union_of(f.ranges for f in files if f.ranges is not None)
+    return EventRanges(found.ranges, nulls=nulls and any(f.nulls != 0 for f in files))
+
+
+def _check_nulls(spec: ProcessSpec, name: str, added: tuple[FileChange, ...]) -> None:
+    if spec.on_null_event_time == "own_range":
+        return
+    with_nulls = [f for f in added if f.nulls]
+    if with_nulls:
+        raise NullEventTime(
+            f"{sum(f.nulls or 0 for f in with_nulls):,} new rows of source {name!r} ({spec.sources[name].table}) have no "
+            f"{spec.sources[name].event_time!r}, in {len(with_nulls)} files such as {with_nulls[0].path}",
+            expected="an event time in every row",
+            hint="repair the rows in the source, or set on_null_event_time='own_range' to load them as a range of their own",
+        )
+
+
+def _check_ranges(spec: ProcessSpec, name: str, files: tuple[FileChange, ...] | list[FileChange]) -> None:
+    unknown = [f for f in files if f.ranges is None]
+    if unknown:
+        raise UnknownRange(
+            f"{len(unknown)} changed files of source {name!r} ({spec.sources[name].table}), such as {unknown[0].path}, "
+            f"do not tell which {spec.sources[name].event_time!r} they hold or touch",
+            expected="column bounds, or partitioning by the event time",
+            hint="partition the source by its event time or write it with column metrics; to recompute everything once, "
+            "reset the watermark or use on_lost_watermark='reload' after dropping it",
+        )
+
+
+def _rewritten(spec: ProcessSpec, name: str, changes: ChangeSet) -> SourceRewritten:
+    snapshots = ", ".join(f"{i} ({changes.operations.get(i, '?')})" for i in changes.rewrites)
+    rows = sum(f.rows for sides in changes.rewrites.values() for f in sides if f.kind == "removed")
+    return SourceRewritten(
+        f"source {name!r} ({spec.sources[name].table}) of process {spec.process!r} was rewritten in snapshots {snapshots}: "
+        f"{rows:,} rows that were loaded before are gone or changed",
+        expected="a source that only gets new rows, because mode 'append' cannot take rows back",
+        hint="choose on_rewrite='overwrite' (recompute the ranges concerned), on_rewrite='ignore' (leave both sides of such "
+        "snapshots out), or mode='overwrite'",
+    )
+
+
+def _seen(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
+    """Return the pinned position with the latest event time seen so far, as the start of its unit."""
+    span = plan.changed.span() if plan.rows_added else None
+    latest = grain.floor(span.end - dt.timedelta(microseconds=1)) if span is not None else None
+    if facts.from_now:
+        whole = ranges_of(facts.changes.added, nulls=False).span()
+        latest = grain.floor(whole.end - dt.timedelta(microseconds=1)) if whole is not None else None
+    before = facts.base.seen_through if facts.base is not None else None
+    known = [m for m in (latest, before) if m is not None]
+    return attrs.evolve(facts.pinned, seen_through=max(known) if known else None)
+
+
+def _completes(published: Published | None, watermark: Watermark) -> bool:
+    return published is not None and published.watermark.complete_through != watermark.complete_through
+
+
+def _reason(published: Published | None, plans: list[SourcePlan]) -> str:
+    added, removed = sum(p.rows_added for p in plans), sum(p.rows_removed for p in plans)
+    what = " and ".join(
+        text for text in (f"{added:,} rows added" if added else "", f"{removed:,} rows removed" if removed else "") if text
+    )
+    since = "first run" if published is None else f"since session {published.session}"
+    return f"{what or 'row-level deletes'} in {', '.join(p.table for p in plans if p.files_added or p.files_removed)}, {since}"
+
+
+def _idle(published: Published | None, sources: Mapping[str, SourceFacts]) -> str:
+    if all(f.changes.derivation == "unchanged" for f in sources.values()):
+        return "no source has a new snapshot"
+    if published is None and all(f.pinned.snapshot_id is None for f in sources.values()):
+        return "no source has a row yet"
+    return "the sources' new snapshots change no rows"

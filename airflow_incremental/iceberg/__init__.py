@@ -1,0 +1,1 @@
+"""The only room that imports pyiceberg: change detection, reads, writes, seals, publishes, watermarks."""

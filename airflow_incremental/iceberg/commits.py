@@ -1,0 +1,118 @@
+"""The one place that commits to a catalog: compare-and-set, with re-check and retry.
+
+pyiceberg's own paths are not used for commits: their retry re-applies an append to whatever ``main`` has become, drops staged ref
+updates, and de-duplicates requirements by class. Here every attempt starts from freshly loaded metadata and asks the caller again
+what to change, so a retry can only do what is still right, and an attempt whose outcome is unknown is recognised by its result.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import attrs
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError, RESTError
+from pyiceberg.io import FileIO
+from pyiceberg.table import Table
+from pyiceberg.table.update import AssertTableUUID, TableRequirement, TableUpdate
+from requests.exceptions import RequestException
+from sqlalchemy.exc import DBAPIError
+
+from airflow_incremental.core.errors import CommitUnknown, TableError
+
+log = logging.getLogger(__name__)
+
+#: With full back-off the attempts last about half a minute.
+ATTEMPTS = 16
+#: pyiceberg reports a lost race between two branches this way, not as CommitFailedException.
+_RACED = ("older than last sequence number", "already exists", "Cannot set", "does not exist")
+
+
+@attrs.frozen(kw_only=True)
+class Change:
+    """What one commit changes and what must still be true when it does; the table's uuid is always asserted as well."""
+
+    updates: tuple[TableUpdate, ...]
+    requirements: tuple[TableRequirement, ...]
+    #: Metadata files written for this attempt only; deleted when it is known that it did not land.
+    written: tuple[str, ...] = ()
+
+
+def load_table(catalog: Catalog, identifier: str, *, role: str = "table") -> Table:
+    """Load a table, or say in one sentence that it is not there.
+
+    :param role: ``source`` or ``target``, for the message.
+    """
+    try:
+        return catalog.load_table(identifier)
+    except NoSuchTableError:
+        raise TableError(
+            f"the {role} {identifier!r} does not exist in catalog {catalog.name!r}",
+            expected=f"an Iceberg table named {identifier!r}",
+            hint="check the name and the Iceberg connection"
+            + (", create it, or let the first load create it with IcebergTarget(create=True)" if role == "target" else ""),
+        ) from None
+
+
+def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | None], *, what: str) -> Table:
+    """Commit what ``build`` asks for and return the table as it is afterwards.
+
+    ``build`` looks at fresh metadata and returns the change, or None if what it wants is already there; it raises when it must not
+    be done any more. It is called again after every lost race and after every attempt whose outcome is unknown, so it has to
+    recognise its own earlier success.
+
+    :param what: what is being committed, for logs and errors.
+    :raises CommitUnknown: the catalog kept failing.
+    """
+    last: Exception | None = None
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
+        try:
+            table = load_table(catalog, identifier, role="target")
+        except (RequestException, RESTError, DBAPIError, OSError) as error:
+            last = error
+            log.warning("could not read %s before %s (%s); trying again", identifier, what, error)
+            continue
+        change = build(table)
+        if change is None:
+            return table
+        requirements = (AssertTableUUID(uuid=table.metadata.table_uuid), *change.requirements)
+        try:
+            catalog.commit_table(table, requirements, change.updates)
+        except CommitStateUnknownException as error:
+            last = error
+            log.warning("the catalog does not know whether %s on %s landed (%s); looking again", what, identifier, error)
+        except CommitFailedException as error:
+            last = error
+            log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)
+            discard(table.io, change.written)
+        except ValueError as error:
+            if not any(text in str(error) for text in _RACED):
+                raise
+            last = error
+            log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)
+            discard(table.io, change.written)
+        except (RequestException, RESTError, DBAPIError, OSError) as error:
+            last = error
+            log.warning("the catalog failed during %s on %s (%s); looking whether it landed", what, identifier, error)
+        else:
+            table.refresh()
+            return table
+    raise CommitUnknown(
+        f"{what} on {identifier!r} did not get through in {ATTEMPTS} attempts; the last answer was: {last}",
+        expected="a catalog that answers",
+        hint="check the catalog, then retry the task; it finds out by itself what has landed",
+    ) from last
+
+
+def discard(io: FileIO, paths: tuple[str, ...]) -> None:
+    """Delete files nothing refers to; a failure only leaves something for the sweep."""
+    for path in paths:
+        try:
+            io.delete(path)
+        except (OSError, ValueError) as error:
+            log.debug("could not delete %s: %s", path, error)

@@ -1,0 +1,245 @@
+"""The process's lock: a branch that exists exactly while a session is open, pointing at an empty begin record with the plan.
+
+Taking, taking over and giving up the lock are compare-and-set commits on that branch. Every later commit of the session asserts that
+the branch still points at its own begin record; that is the fence which stops a process that slept through its own succession.
+"""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertRefSnapshotId,
+    RemoveSnapshotsUpdate,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
+
+from airflow_incremental.core.errors import ScopeOverlap, SessionBusy, SessionSuperseded, TableError, TargetChanged, WatermarkLost
+from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.spec import ProcessSpec, scopes_overlap
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
+from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.iceberg.refs import removal, session_refs
+from airflow_incremental.iceberg.state import other_processes, published
+
+BEGIN = "begin"
+BOOTSTRAP = "bootstrap"
+#: Sealed snapshots of failed sessions that are kept for inspection, per process.
+KEEP_FAILED = 3
+
+
+@attrs.frozen(kw_only=True)
+class Begin:
+    """An open session as the table knows it: the plan, and the id of the begin record that fences it."""
+
+    snapshot_id: int
+    plan: Plan
+
+
+def read_lock(table: Table, process: str) -> Begin | None:
+    """Return the open session of a process, or None."""
+    ref = table.metadata.refs.get(naming.lock_ref(process))
+    if ref is None:
+        return None
+    snapshot = snapshot_index(table)[ref.snapshot_id]
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    if summary.get(naming.RECORD) != BEGIN:
+        raise TableError(
+            f"branch {naming.lock_ref(process)!r} of the target does not point at a begin record of process {process!r}",
+            expected="that only sessions of the process move this branch",
+            hint="somebody wrote to or created the branch by hand; drop it, then retry",
+        )
+    return Begin(snapshot_id=snapshot.snapshot_id, plan=Plan.decode(summary[naming.PLAN]))
+
+
+def bootstrap(catalog: Catalog, target: str) -> Table:
+    """Give an empty target its first, empty snapshot on ``main``: Iceberg knows no branch of a table without one."""
+
+    def build(table: Table) -> Change | None:
+        if table.metadata.refs.get(MAIN_BRANCH) is not None:
+            return None
+        transaction = table.transaction()
+        updates, requirements = (
+            transaction.update_snapshot(snapshot_properties={naming.RECORD: BOOTSTRAP}).fast_append()._commit()  # noqa: SLF001
+        )
+        return Change(updates=updates, requirements=requirements)
+
+    return commit(catalog, target, build, what="the first snapshot")
+
+
+def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | None, scratch: bool = False) -> Begin:
+    """Open a session: put the begin record with the plan on the lock branch.
+
+    :param over: the session that is taken over, whose run is known to be over; its refs and snapshots go in the same commit.
+    :param scratch: also fork the scratch branch from ``main``, for writes of the author's own.
+    :raises SessionBusy: another session got there first.
+    :raises TargetChanged: the watermark the plan starts from is not the current one any more.
+    """
+    lock = naming.lock_ref(plan.process)
+
+    def build(table: Table) -> Change | None:
+        now = read_lock(table, plan.process)
+        if now is not None and now.plan.session == plan.session:
+            return None
+        if (now.snapshot_id if now else None) != (over.snapshot_id if over else None):
+            raise SessionBusy(
+                f"process {plan.process!r} was locked in the meantime by {now.plan.owner if now else 'nobody (it was released)'}",
+                hint="retry the task",
+            )
+        check_base(table, plan)
+        check_scopes(table, spec)
+        main = table.metadata.refs[MAIN_BRANCH].snapshot_id
+        built = build_snapshot(
+            table,
+            parent=snapshot_index(table)[main],
+            summary={
+                naming.RECORD: BEGIN,
+                naming.PROCESS: plan.process,
+                naming.SESSION: plan.session,
+                naming.OWNER: json.dumps(plan.owner.to_json()),
+                naming.PLAN: plan.encode(),
+            },
+            empty=True,
+        )
+        updates: list[TableUpdate] = []
+        if over is not None:
+            # The lock ref itself is moved, not removed: everything else of the old session goes.
+            old = [r for r in session_refs(table, plan.process, over.plan.session) if r != lock]
+            updates += removal(table, old)
+        updates += [
+            AddSnapshotUpdate(snapshot=built.snapshot),
+            SetSnapshotRefUpdate(ref_name=lock, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
+        ]
+        if over is not None:
+            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[over.snapshot_id]))
+        requirements: list[TableRequirement] = [AssertRefSnapshotId(ref=lock, snapshot_id=over.snapshot_id if over else None)]
+        if scratch:
+            name = naming.scratch_ref(plan.process, plan.session)
+            updates.append(SetSnapshotRefUpdate(ref_name=name, type=SnapshotRefType.BRANCH, snapshot_id=plan.main))
+            requirements.append(AssertRefSnapshotId(ref=name, snapshot_id=None))
+        return Change(updates=tuple(updates), requirements=tuple(requirements), written=built.written)
+
+    table = commit(catalog, plan.target, build, what=f"the lock of session {plan.session}")
+    begin = read_lock(table, plan.process)
+    if begin is None or begin.plan.session != plan.session:
+        raise superseded(plan, begin)
+    return begin
+
+
+def check_owned(table: Table, begin: Begin) -> None:
+    """Raise SessionSuperseded unless the lock still points at this session's begin record."""
+    ref = table.metadata.refs.get(naming.lock_ref(begin.plan.process))
+    if ref is None or ref.snapshot_id != begin.snapshot_id:
+        raise superseded(begin.plan, read_lock(table, begin.plan.process))
+
+
+def superseded(plan: Plan, now: Begin | None) -> SessionSuperseded:
+    """Say that a session lost its lock, and to whom."""
+    by = f"by session {now.plan.session} of {now.plan.owner}" if now else "and released"
+    return SessionSuperseded(
+        f"session {plan.session} of process {plan.process!r} was taken over {by}",
+        expected="to still hold the lock",
+        hint="nothing of this session was lost or is left half done; clear the task to plan anew if its run is still wanted",
+    )
+
+
+def check_base(table: Table, plan: Plan) -> None:
+    """Raise TargetChanged unless the watermark the plan starts from is still the process's last publish."""
+    try:
+        last = published(table, plan.process)
+    except WatermarkLost:
+        if plan.kind != "reload":
+            raise
+        last = None  # what the reload is for
+    if (last.session if last else None) != plan.base_session:
+        raise TargetChanged(
+            f"the watermark of process {plan.process!r} moved from session {plan.base_session} to "
+            f"{last.session if last else None} since session {plan.session} was planned",
+            expected="the watermark the plan starts from",
+            hint="retry the task; it plans anew",
+        )
+
+
+def check_scopes(table: Table, spec: ProcessSpec) -> None:
+    """Raise ScopeOverlap if another process of this target may replace rows of this one, or the reverse.
+
+    Both processes that have published (their property) and those with an open session (their begin record) are looked at.
+    """
+    others = {
+        name: (state.get("mode", "append") != "append", state.get("scope")) for name, state in other_processes(table, spec.process).items()
+    }
+    index = snapshot_index(table)
+    for ref in table.metadata.refs.values():
+        snapshot = index.get(ref.snapshot_id)
+        summary = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
+        if summary.get(naming.RECORD) == BEGIN and summary[naming.PROCESS] != spec.process:
+            plan = Plan.decode(summary[naming.PLAN])
+            others[plan.process] = (plan.mode != "append", plan.scope)
+    for name, (replaces, scope) in sorted(others.items()):
+        if (replaces or spec.replaces) and scopes_overlap(scope, spec.target.scope):
+            raise ScopeOverlap(
+                f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
+                f"both write rows of {spec.target.table} that one of them replaces",
+                expected="disjoint scopes on identity partition columns",
+                hint="give each process IcebergTarget(scope={column: value}), or different targets",
+            )
+
+
+def _show(scope: object) -> str:
+    return "the whole table" if scope is None else str(scope)
+
+
+def end_session(catalog: Catalog, begin: Begin, *, keep: bool, reason: str) -> bool:
+    """Give the lock up without publishing, in one commit: refs and snapshots of the session go.
+
+    :param keep: keep the sealed snapshot on a ``inc_failed_`` branch for inspection (the last few of a process).
+    :param reason: why, for whoever looks at the kept branch's commit in the log.
+    :returns: whether this call ended it; False if it was published or taken over before.
+    """
+    plan = begin.plan
+    lock = naming.lock_ref(plan.process)
+    ended = False
+
+    def build(table: Table) -> Change | None:
+        nonlocal ended
+        ref = table.metadata.refs.get(lock)
+        if ref is None or ref.snapshot_id != begin.snapshot_id:
+            return None
+        ended = True
+        data = table.metadata.refs.get(naming.data_ref(plan.process, plan.session))
+        updates: list[TableUpdate] = []
+        if keep and data is not None:
+            kept = naming.failed_ref(plan.session)
+            updates.append(SetSnapshotRefUpdate(ref_name=kept, type=SnapshotRefType.BRANCH, snapshot_id=data.snapshot_id))
+            for name in failed_refs(table, plan.process)[: -(KEEP_FAILED - 1) or None]:
+                updates += removal(table, [name])
+        updates += removal(
+            table, session_refs(table, plan.process, plan.session), keep=data.snapshot_id if keep and data is not None else None
+        )
+        return Change(
+            updates=tuple(updates), requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=begin.snapshot_id),)
+        )
+
+    commit(catalog, plan.target, build, what=f"the end of session {plan.session} ({reason})")
+    return ended
+
+
+def failed_refs(table: Table, process: str) -> list[str]:
+    """Return the kept branches of failed sessions of a process, oldest first."""
+    index = snapshot_index(table)
+    found = []
+    for name, ref in table.metadata.refs.items():
+        snapshot = index.get(ref.snapshot_id)
+        if name.startswith(naming.FAILED_PREFIX) and snapshot is not None and snapshot.summary is not None:
+            if snapshot.summary.get(naming.PROCESS) == process:
+                found.append(name)
+    return sorted(found)
+

@@ -1,0 +1,70 @@
+"""Names of refs, properties and summary keys, so that nobody spells one twice."""
+
+from __future__ import annotations
+
+#: Every key this package writes to a table property or a snapshot summary starts with it.
+PREFIX = "incremental."
+
+PROCESS = PREFIX + "process"
+SESSION = PREFIX + "session"
+BASE_SESSION = PREFIX + "base-session"
+#: What a snapshot is: ``begin`` (a lock), ``sealed`` (data, published or not), ``bootstrap`` (first snapshot of an empty target).
+RECORD = PREFIX + "record"
+PLAN = PREFIX + "plan"
+KIND = PREFIX + "kind"
+MODE = PREFIX + "mode"
+WATERMARK = PREFIX + "watermark"
+RANGES = PREFIX + "ranges"
+OWNER = PREFIX + "owner"
+ROWS = PREFIX + "rows"
+LATE_ROWS = PREFIX + "late-rows"
+SOURCE_ROWS = PREFIX + "source-rows"
+AUDITS = PREFIX + "audits"
+#: Identifies what a load wrote, so that sealing again recognises the same output.
+WRITE_ID = PREFIX + "write-id"
+#: Tells the files with rows kept from rewritten files from the session's own.
+KEPT_ID = PREFIX + "kept-id"
+#: Fingerprint of the rendered transform that produced the rows.
+FINGERPRINT = PREFIX + "fingerprint"
+#: Why somebody ended a session or set a watermark by hand.
+REASON = PREFIX + "reason"
+
+_STATE = PREFIX + "process."
+
+
+def state_property(process: str) -> str:
+    """Return the table property that holds a process's last publish and its scope."""
+    return _STATE + process
+
+
+def process_of_property(key: str) -> str | None:
+    """Return the process a table property belongs to, or None if it is not one of ours."""
+    return key[len(_STATE) :] if key.startswith(_STATE) else None
+
+
+def lock_ref(process: str) -> str:
+    """Return the branch that exists exactly while a session of the process is open."""
+    return f"inc_{process}"
+
+
+def data_ref(process: str, session: str) -> str:
+    """Return the branch that holds a session's sealed snapshot."""
+    return f"inc_{process}_{session}"
+
+
+def scratch_ref(process: str, session: str, chunk: int = 0, attempt: int = 0) -> str:
+    """Return the branch a chunk of a session, or the author's own tasks, write to."""
+    return f"{data_ref(process, session)}_{chunk}_{attempt}"
+
+
+def failed_ref(session: str) -> str:
+    """Return the branch that keeps the sealed snapshot of a failed session for inspection."""
+    return f"{FAILED_PREFIX}{session}"
+
+
+def watermark_tag(process: str) -> str:
+    """Return the tag that keeps the last published snapshot of a process from being expired."""
+    return f"inc_wm_{process}"
+
+
+FAILED_PREFIX = "inc_failed_"

@@ -1,0 +1,142 @@
+"""Which live files of the target a replaced set touches: wholly inside (dropped) or straddling (rewritten without the inside).
+
+The replaced set is the plan's ranges within the process's scope, never the partitions of the output, so that a range for which the
+transform returns no row is emptied, and files of an older, coarser partitioning are cut exactly.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from functools import partial
+
+import attrs
+from pyiceberg.expressions import (
+    AlwaysTrue,
+    And,
+    BooleanExpression,
+    GreaterThanOrEqual,
+    In,
+    IsNull,
+    LessThan,
+    Or,
+)
+from pyiceberg.expressions.visitors import inclusive_projection, manifest_evaluator
+from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent
+from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import DateType, IcebergType, TimestamptzType
+
+from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.iceberg.bounds import file_nulls, file_ranges
+from airflow_incremental.iceberg.build import LiveFile
+from airflow_incremental.iceberg.masks import Scope
+
+#: More ranges than this are merged for pruning manifests; each file is still judged by the exact ranges.
+_PRUNING_RANGES = 32
+
+
+@attrs.frozen
+class Touched:
+    """A live data file that holds, or may hold, rows of the replaced set."""
+
+    live: LiveFile
+    #: Whether every row is known to be in the replaced set.
+    whole: bool
+
+
+def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope: Scope) -> Iterator[Touched]:
+    """Yield the data files on ``main`` that may hold rows in the ranges and the scope, reading only manifests that can list some."""
+    ref = table.metadata.refs.get(MAIN_BRANCH)
+    head = table.current_snapshot()
+    if ref is None or head is None or not ranges:
+        return
+    schema, specs = table.schema(), table.metadata.specs()
+    row_filter = range_filter(schema.find_field(event_time).field_type if event_time else None, event_time, ranges, scope)
+    evaluators = {
+        spec_id: manifest_evaluator(spec, schema, inclusive_projection(schema, spec)(row_filter), case_sensitive=True)
+        for spec_id, spec in specs.items()
+    }
+    for manifest in head.manifests(table.io):
+        if manifest.content != ManifestContent.DATA or not evaluators[manifest.partition_spec_id](manifest):
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            if entry.data_file.content != DataFileContent.DATA:
+                continue
+            held = holds(table, entry.data_file, manifest.partition_spec_id, event_time, ranges, scope)
+            if held is not False:
+                yield Touched(LiveFile(manifest, entry), whole=held is True)
+
+
+def holds(
+    table: Table, file: DataFile, spec_id: int, event_time: str | None, ranges: EventRanges, scope: Scope
+) -> bool | None:
+    """Say whether all (True), none (False) or perhaps some (None) of a file's rows are in the ranges and the scope."""
+    scoped = _in_scope(table, file, spec_id, scope)
+    if scoped is False:
+        return False
+    ranged = _in_ranges(table, file, event_time, ranges)
+    if ranged is False:
+        return False
+    return True if scoped and ranged else None
+
+
+def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool | None:
+    """Say whether a file's rows are all (True), never (False) or perhaps (None) in the scope, by its identity partition values."""
+    sure = True
+    fields = table.metadata.specs()[spec_id].fields
+    for column, values in (scope or {}).items():
+        field_id = table.schema().find_field(column).field_id
+        position = next(
+            (i for i, f in enumerate(fields) if f.source_id == field_id and isinstance(f.transform, IdentityTransform)), None
+        )
+        if position is None:
+            sure = False
+        elif file.partition[position] not in values:
+            return False
+    return True if sure else None
+
+
+def _in_ranges(table: Table, file: DataFile, event_time: str | None, ranges: EventRanges) -> bool | None:
+    """Say whether a file's rows are all (True), never (False) or perhaps (None) in the ranges, by bounds and null counts."""
+    if event_time is None or ranges.is_everything:
+        return True
+    nulls = file_nulls(table, file, event_time)
+    held = file_ranges(table, file, event_time)
+    if held is None:
+        return None
+    overlaps = any(ranges.overlaps(r) for r in held.ranges) or (ranges.nulls and nulls != 0)
+    if not overlaps:
+        return False
+    covers = all(ranges.covers(r) for r in held.ranges) and (nulls == 0 or ranges.nulls)
+    return True if covers else None
+
+
+def range_filter(field_type: IcebergType | None, event_time: str | None, ranges: EventRanges, scope: Scope) -> BooleanExpression:
+    """Return an Iceberg expression that is true for every row of the ranges and scope (and perhaps for more)."""
+    found: BooleanExpression = AlwaysTrue()
+    if event_time is not None and field_type is not None and not ranges.is_everything:
+        literal = partial(_literal, field_type)
+        parts: list[BooleanExpression] = [
+            And(GreaterThanOrEqual(event_time, literal(r.start)), LessThan(event_time, literal(r.end)))
+            for r in ranges.coalesce(_PRUNING_RANGES).ranges
+        ]
+        if ranges.nulls:
+            parts.append(IsNull(event_time))
+        found = Or(*parts) if len(parts) > 1 else parts[0]
+    for column, values in (scope or {}).items():
+        known = [v for v in values if v is not None]
+        allowed: list[BooleanExpression] = [In(column, known)] if known else []
+        if None in values:
+            allowed.append(IsNull(column))
+        found = And(found, Or(*allowed) if len(allowed) > 1 else allowed[0])
+    return found
+
+
+def _literal(field_type: IcebergType, moment: dt.datetime) -> str:
+    if isinstance(field_type, DateType):
+        return moment.date().isoformat()
+    text = moment.replace(tzinfo=None).isoformat()
+    return f"{text}+00:00" if isinstance(field_type, TimestamptzType) else text
+

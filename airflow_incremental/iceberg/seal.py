@@ -1,0 +1,296 @@
+"""Seal: all of a session's output as ONE snapshot on top of current ``main``, on the session's data branch.
+
+Dropped are the live files of the replaced set; files that straddle it are rewritten keeping the rows outside. What is sealed can be
+audited by id and published by one ref update. Sealing again after ``main`` moved reuses the same data files.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+
+import attrs
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.update import (
+    AddSnapshotUpdate,
+    AssertRefSnapshotId,
+    RemoveSnapshotsUpdate,
+    SetSnapshotRefUpdate,
+    TableUpdate,
+)
+
+from airflow_incremental.core.errors import TargetChanged, WatermarkLost
+from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.build import LiveFile, build_snapshot, snapshot_index
+from airflow_incremental.iceberg.changes import detect
+from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.iceberg.lineage import position_of
+from airflow_incremental.iceberg.locks import Begin, check_base, check_owned
+from airflow_incremental.iceberg.masks import inside
+from airflow_incremental.iceberg.replace import Touched, holds, live_in
+from airflow_incremental.iceberg.state import SEALED
+from airflow_incremental.iceberg.writer import write
+
+#: Ranges listed in a published snapshot's summary; more are merged, since the summary stays in the table's metadata for good.
+SUMMARY_RANGES = 64
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@attrs.frozen(kw_only=True)
+class Output:
+    """What a session wrote and has not sealed yet: its data files and where they came from."""
+
+    files: tuple[DataFile, ...] = attrs.field(repr=False)
+    write_id: uuid.UUID
+    fingerprint: str
+    #: Schema and spec of the target the files were written under; sealing under another one is refused.
+    schema_id: int
+    spec_id: int
+
+    @property
+    def rows(self) -> int:
+        """Rows the session wrote."""
+        return sum(f.record_count for f in self.files)
+
+
+@attrs.frozen(kw_only=True)
+class Sealed:
+    """A session's sealed snapshot, not published yet."""
+
+    snapshot_id: int
+    #: Head of ``main`` it stands on.
+    parent: int
+    output: Output
+
+
+def find_sealed(table: Table, plan: Plan) -> Sealed | None:
+    """Return the session's sealed snapshot if there is one on its data branch."""
+    ref = table.metadata.refs.get(naming.data_ref(plan.process, plan.session))
+    if ref is None:
+        return None
+    snapshot = snapshot_index(table)[ref.snapshot_id]
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    files = own_files(table, snapshot)
+    return Sealed(
+        snapshot_id=snapshot.snapshot_id,
+        parent=snapshot.parent_snapshot_id or 0,
+        output=Output(
+            files=files,
+            write_id=uuid.UUID(summary[naming.WRITE_ID]),
+            fingerprint=summary[naming.FINGERPRINT],
+            schema_id=snapshot.schema_id if snapshot.schema_id is not None else -1,
+            spec_id=files[0].spec_id if files else table.metadata.default_spec_id,
+        ),
+    )
+
+
+def own_files(table: Table, snapshot: Snapshot) -> tuple[DataFile, ...]:
+    """Return the data files that hold the session's own rows, as against those kept from rewritten files."""
+    added: list[DataFile] = []
+    kept: set[str] = set()
+    kept_id = uuid.UUID((snapshot.summary.additional_properties if snapshot.summary else {})[naming.KEPT_ID])
+    for manifest in snapshot.manifests(table.io):
+        if manifest.added_snapshot_id != snapshot.snapshot_id or manifest.content != ManifestContent.DATA:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False):
+            if entry.snapshot_id != snapshot.snapshot_id:
+                continue
+            if entry.status == ManifestEntryStatus.DELETED:
+                kept.add(str(uuid.uuid5(kept_id, entry.data_file.file_path)))
+            else:
+                added.append(entry.data_file)
+    return tuple(f for f in added if not (kept and kept.intersection(_UUID.findall(f.file_path.rsplit("/", 1)[-1]))))
+
+
+def seal(
+    catalog: Catalog,
+    spec: ProcessSpec,
+    begin: Begin,
+    output: Output,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Sealed:
+    """Put the output on current ``main`` as one snapshot on the data branch, and return it.
+
+    :raises SessionSuperseded: the session does not hold the lock any more.
+    :raises TargetChanged: others changed rows, schema, spec or watermark that the session depends on.
+    """
+    plan = begin.plan
+    data = naming.data_ref(plan.process, plan.session)
+    rewritten: dict[str, tuple[DataFile, ...] | None] = {}
+    # New in every call: a file a ref may already point at is never written again.
+    kept_id = uuid.uuid4()
+
+    def build(table: Table) -> Change | None:
+        check_owned(table, begin)
+        check_base(table, plan)
+        check_shape(table, output, plan)
+        check_conflicts(table, spec, plan)
+        head = snapshot_index(table)[table.metadata.refs[MAIN_BRANCH].snapshot_id]
+        earlier = find_sealed(table, plan)
+        if earlier is not None and earlier.parent == head.snapshot_id and earlier.output.write_id == output.write_id:
+            return None
+        dropped: list[LiveFile] = []
+        kept: list[DataFile] = []
+        touched = live_in(
+            table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope
+        )
+        for item in touched:
+            rest = _outside(table, spec, plan, item, rewritten, kept_id)
+            if rest is None:
+                continue
+            dropped.append(item.live)
+            kept.extend(rest)
+        progress(f"sealing {len(output.files):,} new files; {len(dropped):,} files of main replaced, {len(kept):,} rewritten in part")
+        built = build_snapshot(
+            table, parent=head, added=[*output.files, *kept], dropped=dropped, summary={**summary_of(plan, output), naming.KEPT_ID: str(kept_id)}
+        )
+        updates: list[TableUpdate] = [
+            AddSnapshotUpdate(snapshot=built.snapshot),
+            SetSnapshotRefUpdate(ref_name=data, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
+        ]
+        if earlier is not None:
+            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[earlier.snapshot_id]))
+        return Change(
+            updates=tuple(updates),
+            requirements=(
+                AssertRefSnapshotId(ref=naming.lock_ref(plan.process), snapshot_id=begin.snapshot_id),
+                AssertRefSnapshotId(ref=data, snapshot_id=earlier.snapshot_id if earlier else None),
+                AssertRefSnapshotId(ref=MAIN_BRANCH, snapshot_id=head.snapshot_id),
+            ),
+            written=built.written,
+        )
+
+    table = commit(catalog, plan.target, build, what=f"the seal of session {plan.session}")
+    sealed = find_sealed(table, plan)
+    if sealed is None:
+        # Somebody ended the session between the commit and this look at it.
+        check_owned(table, begin)
+        msg = f"the data branch of session {plan.session} is gone"
+        raise TargetChanged(msg, hint="retry the task")
+    return sealed
+
+
+def summary_of(plan: Plan, output: Output) -> dict[str, str]:
+    """Return what a sealed snapshot says of its session; it becomes part of ``main`` with it."""
+    return {
+        naming.RECORD: SEALED,
+        naming.PROCESS: plan.process,
+        naming.SESSION: plan.session,
+        naming.BASE_SESSION: plan.base_session or "",
+        naming.KIND: plan.kind,
+        naming.MODE: plan.mode,
+        naming.WATERMARK: plan.watermark.dumps(),
+        naming.RANGES: json.dumps(plan.affected.coalesce(SUMMARY_RANGES).to_json(), separators=(",", ":")),
+        naming.OWNER: json.dumps(plan.owner.to_json(), separators=(",", ":")),
+        naming.ROWS: str(output.rows),
+        naming.SOURCE_ROWS: str(plan.rows_added),
+        naming.LATE_ROWS: str(plan.rows_late),
+        naming.WRITE_ID: str(output.write_id),
+        naming.FINGERPRINT: output.fingerprint,
+    }
+
+
+def check_shape(table: Table, output: Output, plan: Plan) -> None:
+    """Raise TargetChanged if the target's schema or partition spec is not the one the files were written under."""
+    now = (table.metadata.current_schema_id, table.metadata.default_spec_id)
+    if now != (output.schema_id, output.spec_id):
+        raise TargetChanged(
+            f"the target {plan.target} changed to schema {now[0]} and partition spec {now[1]} while session {plan.session} "
+            f"wrote under schema {output.schema_id} and spec {output.spec_id}",
+            expected="the schema and spec the data files were written under",
+            hint="retry the task; it writes under the new ones",
+        )
+
+
+def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
+    """Raise TargetChanged if others changed rows in what the session replaces since it was planned; compaction is no change."""
+    head = table.metadata.refs[MAIN_BRANCH].snapshot_id
+    if head == plan.main or not plan.replaced:
+        return
+    index = snapshot_index(table)
+    base = index.get(plan.main)
+    try:
+        if base is None:
+            raise WatermarkLost(f"snapshot {plan.main}, where the plan was made, has been expired")
+        changes = detect(
+            table, position_of(table, base), head, event_time=spec.target.event_time, mode="overwrite", on_lost_watermark="fail"
+        )
+    except WatermarkLost as error:
+        raise TargetChanged(
+            f"what happened on 'main' of {plan.target} since session {plan.session} was planned cannot be told ({error.found})",
+            hint="retry the task; it plans anew",
+        ) from error
+    touching = [
+        c
+        for c in (*changes.added, *changes.removed, *changes.deletes)
+        if holds(table, c.handle, c.spec_id, spec.target.event_time, plan.replaced, plan.scope) is not False
+    ]
+    if touching:
+        raise TargetChanged(
+            f"others changed {len(touching)} files of {plan.target} in the ranges session {plan.session} replaces "
+            f"({plan.replaced.coalesce(4)}), in snapshots {sorted({c.snapshot_id for c in touching})}",
+            expected="that only this process writes its ranges between plan and publish",
+            hint="retry the task; it plans anew on what is there now. If two writers share a range, give each its own scope",
+        )
+
+
+def _outside(
+    table: Table,
+    spec: ProcessSpec,
+    plan: Plan,
+    item: Touched,
+    done: dict[str, tuple[DataFile, ...] | None],
+    kept_id: uuid.UUID,
+) -> tuple[DataFile, ...] | None:
+    """Return files with the rows of a live file that lie outside the replaced set; None if it holds none inside and stays.
+
+    A file wholly inside gives an empty tuple. Row-level deletes of the old file are applied on the way.
+    """
+    if item.whole:
+        return ()
+    path = item.live.file.file_path
+    if path in done:
+        return done[path]
+    inner = 0
+
+    def rest() -> Iterator[pa.RecordBatch]:
+        nonlocal inner
+        for batch in batches:
+            mask = inside(batch, spec.target.event_time, plan.replaced, plan.scope)
+            found = pc.sum(mask).as_py() or 0
+            inner += found
+            if found < batch.num_rows:
+                yield batch.filter(pc.invert(mask))
+
+    schema = table.schema()
+    batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([_task(table, item.live.file)])
+    arrow_schema = schema.as_arrow()
+    reader = pa.RecordBatchReader.from_batches(arrow_schema, (_cast(b, arrow_schema) for b in rest()))
+    written = write(table, reader, write_id=uuid.uuid5(kept_id, path), check=None)
+    done[path] = written.files if inner else None
+    return done[path]
+
+
+def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in schema], schema=schema)
+
+
+def _task(table: Table, file: DataFile) -> FileScanTask:
+    """Return the scan task of one live file, with the delete files that apply to it."""
+    head = table.current_snapshot()
+    if head is None or all(m.content == ManifestContent.DATA for m in head.manifests(table.io)):
+        return FileScanTask(file)
+    return next(t for t in table.scan().plan_files() if t.file.file_path == file.file_path)

@@ -1,0 +1,163 @@
+"""Where a process stands, read from its target and nothing else.
+
+The truth is the newest snapshot on ``main``'s lineage that a session of the process published: roll ``main`` back and the watermark
+rolls back with it. The table property repeats it for people and outlives the snapshot's expiry; the tag keeps the snapshot from
+being expired. A property whose snapshot cannot be shown to be part of ``main`` is a lost watermark, never a first run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
+
+from airflow_incremental.core.errors import WatermarkLost
+from airflow_incremental.core.plan import Owner
+from airflow_incremental.core.watermark import Published, Watermark
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.build import snapshot_index
+
+SEALED = "sealed"
+
+
+def main_lineage(table: Table) -> Iterator[Snapshot]:
+    """Yield the snapshots of ``main`` from its head back, as far as they are kept."""
+    index = snapshot_index(table)
+    ref = table.metadata.refs.get(MAIN_BRANCH)
+    current = index.get(ref.snapshot_id) if ref else None
+    while current is not None:
+        yield current
+        parent = current.parent_snapshot_id
+        current = index.get(parent) if parent is not None else None
+
+
+def published(table: Table, process: str) -> Published | None:
+    """Return the process's last publish, or None if it never published to this table.
+
+    :raises WatermarkLost: something says it did, but it cannot be shown to be part of ``main``.
+    """
+    for snapshot in main_lineage(table):
+        if is_publish_of(snapshot, process):
+            return published_by(snapshot)
+    stored = table.metadata.properties.get(naming.state_property(process))
+    tag = table.metadata.refs.get(naming.watermark_tag(process))
+    if stored is None and tag is None:
+        return None
+    claim = json.loads(stored) if stored is not None else None
+    index = snapshot_index(table)
+    snapshot_id = claim["snapshot"] if claim is not None else (tag.snapshot_id if tag is not None else None)
+    if claim is not None and claim["table_uuid"] != str(table.metadata.table_uuid):
+        raise _lost(table, process, f"belongs to a table with uuid {claim['table_uuid']}, which this one replaced")
+    if snapshot_id is None or not _is_part_of_main(table, snapshot_id):
+        raise _lost(
+            table,
+            process,
+            f"names snapshot {snapshot_id}, which is not on the lineage of 'main' and has no file left in it "
+            "(rolled back, replaced, or expired with every file it added)",
+        )
+    kept = index.get(snapshot_id)
+    if kept is not None and is_publish_of(kept, process):
+        return published_by(kept)
+    if claim is None:
+        raise _lost(table, process, "is missing and the tagged snapshot does not hold it")
+    return Published(
+        session=claim["session"],
+        snapshot_id=snapshot_id,
+        watermark=Watermark.from_json(claim["watermark"]),
+        owner=claim.get("owner", {}),
+    )
+
+
+def is_publish_of(snapshot: Snapshot, process: str) -> bool:
+    """Say whether a snapshot on ``main`` is a publish of the process."""
+    summary = snapshot.summary
+    return summary is not None and summary.get(naming.PROCESS) == process and summary.get(naming.RECORD) == SEALED
+
+
+def published_by(snapshot: Snapshot) -> Published:
+    """Read a publish from its snapshot's summary."""
+    properties: dict[str, str] = snapshot.summary.additional_properties if snapshot.summary else {}
+    return Published(
+        session=properties[naming.SESSION],
+        snapshot_id=snapshot.snapshot_id,
+        watermark=Watermark.from_json(json.loads(properties[naming.WATERMARK])),
+        owner=json.loads(properties.get(naming.OWNER, "{}")),
+        ranges=tuple(json.loads(properties.get(naming.RANGES, "[]"))),
+        summary=properties,
+    )
+
+
+def publish_of_owner(table: Table, process: str, owner: Owner) -> Published | None:
+    """Return the newest publish on ``main`` that a try of this very task of this very run made, if there is one."""
+    if not owner.run_id:
+        return None
+    for snapshot in main_lineage(table):
+        if is_publish_of(snapshot, process):
+            found = published_by(snapshot)
+            if found.owner and Owner.from_json(found.owner).same_task(owner):
+                return found
+    return None
+
+
+def publish_of_session(table: Table, process: str, session: str) -> Published | None:
+    """Return the publish of one session if it is on ``main``."""
+    for snapshot in main_lineage(table):
+        if is_publish_of(snapshot, process) and snapshot.summary and snapshot.summary.get(naming.SESSION) == session:
+            return published_by(snapshot)
+    return None
+
+
+def state_value(table: Table, published_: Published, *, scope: Any, mode: str, verdict: str) -> str:
+    """Return the text of the state property: a few hundred bytes that say who published what, and the declared scope."""
+    return json.dumps(
+        {
+            "session": published_.session,
+            "snapshot": published_.snapshot_id,
+            "table_uuid": str(table.metadata.table_uuid),
+            "watermark": published_.watermark.to_json(),
+            "mode": mode,
+            "scope": None if scope is None else {k: list(v) for k, v in scope.items()},
+            "audits": verdict,
+        },
+        separators=(",", ":"),
+        sort_keys=True,
+    )
+
+
+def other_processes(table: Table, process: str) -> dict[str, dict[str, Any]]:
+    """Return process -> stored state of the other processes that have published to this target."""
+    found = {}
+    for key, value in table.metadata.properties.items():
+        name = naming.process_of_property(key)
+        if name is not None and name != process:
+            found[name] = json.loads(value)
+    return found
+
+
+def _is_part_of_main(table: Table, snapshot_id: int) -> bool:
+    """Say whether something that ``snapshot_id`` added is live on ``main``: the proof left when the lineage is cut by expiry."""
+    head = table.current_snapshot()
+    if head is None:
+        return False
+    manifests = head.manifests(table.io)
+    if any(m.added_snapshot_id == snapshot_id and (m.has_added_files() or m.has_existing_files()) for m in manifests):
+        return True
+    return any(_has_entry_of(table, m, snapshot_id) for m in manifests if m.has_existing_files())
+
+
+def _has_entry_of(table: Table, manifest: ManifestFile, snapshot_id: int) -> bool:
+    return any(e.snapshot_id == snapshot_id for e in manifest.fetch_manifest_entry(table.io, discard_deleted=True))
+
+
+def _lost(table: Table, process: str, why: str) -> WatermarkLost:
+    return WatermarkLost(
+        f"the watermark of process {process!r} on {'.'.join(table.name())} {why}",
+        expected="a publish of the process on the lineage of 'main'",
+        hint="find out what happened to the table, then set on_lost_watermark='reload' for one run to recompute everything, "
+        "or roll 'main' to a snapshot of the process",
+    )

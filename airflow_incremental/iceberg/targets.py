@@ -1,0 +1,165 @@
+"""The target as planning needs to know it, and its creation."""
+
+from __future__ import annotations
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.transforms import (
+    DayTransform,
+    HourTransform,
+    IdentityTransform,
+    MonthTransform,
+    Transform,
+    YearTransform,
+    parse_transform,
+)
+from pyiceberg.types import DateType, IcebergType, TimestampType, TimestamptzType
+
+from airflow_incremental.core.errors import TableError, TargetNotEmpty
+from airflow_incremental.core.ranges import EventRanges, Grain
+from airflow_incremental.core.spec import IcebergTarget, ProcessSpec
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.replace import live_in
+
+_TRANSFORMS: dict[type[Transform], Grain] = {  # type: ignore[type-arg]
+    HourTransform: Grain.HOUR,
+    DayTransform: Grain.DAY,
+    MonthTransform: Grain.MONTH,
+    YearTransform: Grain.YEAR,
+}
+
+
+def find_target(catalog: Catalog, target: IcebergTarget) -> Table | None:
+    """Load the target, or return None if it does not exist and is to be created by the first load."""
+    if not target.create:
+        return check_format(load_table(catalog, target.table, role="target"))
+    try:
+        return check_format(catalog.load_table(target.table))
+    except NoSuchTableError:
+        return None
+
+
+def check_format(table: Table) -> Table:
+    """Refuse format versions that cannot carry a session."""
+    version = table.metadata.format_version
+    if version != 2:
+        raise TableError(
+            f"the target {'.'.join(table.name())} has format version {version}",
+            expected="Iceberg format version 2",
+            hint="upgrade a version 1 table (property format-version=2)"
+            if version == 1
+            else "write to a version 2 table; pyiceberg cannot write version 3 yet",
+        )
+    return table
+
+
+def check_event_time(table: Table, column: str, *, role: str) -> IcebergType:
+    """Return the type of an event-time column, or say what is wrong with it."""
+    try:
+        field = table.schema().find_field(column)
+    except ValueError:
+        raise TableError(
+            f"the {role} {'.'.join(table.name())} has no column {column!r}; it has {', '.join(table.schema().column_names)}",
+            expected=f"the event_time column of the {role}",
+            hint="correct event_time",
+        ) from None
+    if not isinstance(field.field_type, (DateType, TimestampType, TimestamptzType)):
+        raise TableError(
+            f"event_time {column!r} of the {role} {'.'.join(table.name())} is of type {field.field_type}",
+            expected="date, timestamp or timestamptz",
+            hint="name a column that says when the event happened, or add one",
+        )
+    return field.field_type
+
+
+def target_grain(table: Table, target: IcebergTarget) -> Grain | None:
+    """Return the unit by which the target is partitioned by its event time, finest first, or None if it is not."""
+    if target.event_time is None:
+        return None
+    field_type = check_event_time(table, target.event_time, role="target")
+    source_id = table.schema().find_field(target.event_time).field_id
+    found = []
+    for field in table.spec().fields:
+        if field.source_id != source_id:
+            continue
+        if isinstance(field.transform, IdentityTransform):
+            found.append(Grain.DAY if isinstance(field_type, DateType) else Grain.HOUR)
+        elif type(field.transform) in _TRANSFORMS:
+            found.append(_TRANSFORMS[type(field.transform)])
+    order = list(Grain)
+    return min(found, key=order.index) if found else None
+
+
+def check_target(table: Table, spec: ProcessSpec) -> Grain | None:
+    """Check that the target can take what the process declares, and return its grain."""
+    check_format(table)
+    grain = target_grain(table, spec.target)
+    if spec.replaces and grain is None:
+        fields = ", ".join(f"{f.transform}({f.name})" for f in table.spec().fields) or "nothing"
+        raise TableError(
+            f"the target {spec.target.table} is not partitioned by its event time {spec.target.event_time!r} but by {fields}",
+            expected="partitioning by hour, day, month or year of the event time (or the date itself), "
+            "because ranges of it are replaced",
+            hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD day({spec.target.event_time}), or mode='append'",
+        )
+    identity = {
+        table.schema().find_column_name(f.source_id) for f in table.spec().fields if isinstance(f.transform, IdentityTransform)
+    }
+    for column in spec.target.scope or {}:
+        if column not in identity:
+            raise TableError(
+                f"scope column {column!r} is not an identity partition column of {spec.target.table}",
+                expected=f"one of {', '.join(sorted(c for c in identity if c)) or 'none: the table has no identity partition column'}",
+                hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}, or drop the scope",
+            )
+    return grain
+
+
+def check_first_run(table: Table, spec: ProcessSpec) -> None:
+    """Refuse a first run into a target (or scope) that already holds rows, unless ``initial`` adopts them."""
+    head = table.metadata.refs.get(MAIN_BRANCH)
+    if head is None or spec.initial.adopt:
+        return
+    if any(True for _ in live_in(table, event_time=None, ranges=EventRanges.everything(), scope=spec.target.scope)):
+        raise TargetNotEmpty(
+            f"process {spec.process!r} never published to {spec.target.table}, but the table "
+            + (f"holds rows in its scope {spec.target.scope}" if spec.target.scope else "is not empty"),
+            expected="an empty target on a first run",
+            hint="say what the rows stand for: initial={'adopt': 'current'} (the source up to now is loaded), "
+            "{'adopt': <snapshot id or time of the source>}, or {'adopt': 'all'} (they come from elsewhere)",
+        )
+
+
+def create_target(catalog: Catalog, target: IcebergTarget, schema: Schema) -> Table:
+    """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
+    for transform, column in target.partition_fields():
+        if column not in schema.column_names:
+            raise TableError(
+                f"the transform returns no column {column!r}; it returns {', '.join(schema.column_names)}",
+                expected=f"a column to partition {target.table} by {transform}",
+                hint="return the column, or change event_time or partition_by of the target",
+            )
+    namespace = tuple(target.table.split(".")[:-1])
+    catalog.create_namespace_if_not_exists(namespace)
+    try:
+        with catalog.create_table_transaction(target.table, schema=schema, properties={"format-version": "2"}) as transaction:
+            fields = target.partition_fields()
+            if fields:
+                with transaction.update_spec() as update:
+                    for transform, column in fields:
+                        name = column if transform == "identity" else f"{column}_{transform}"
+                        update.add_field(column, parse_transform(transform), name)
+    except TableAlreadyExistsError:
+        pass
+    return check_format(load_table(catalog, target.table, role="target"))
+
+
+def ddl(target: IcebergTarget, schema: Schema) -> str:
+    """Return a CREATE TABLE statement for a target that does not exist."""
+    columns = ",\n".join(f"  {f.name} {f.field_type}{' NOT NULL' if f.required else ''}" for f in schema.fields)
+    fields = ", ".join(column if transform == "identity" else f"{transform}({column})" for transform, column in target.partition_fields())
+    return f"CREATE TABLE {target.table} (\n{columns}\n) USING iceberg" + (f"\nPARTITIONED BY ({fields})" if fields else "")
+

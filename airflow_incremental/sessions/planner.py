@@ -1,0 +1,284 @@
+"""The first step: read the watermark, detect changes, decide, and take the lock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_incremental.core.changes import ChangeSet
+from airflow_incremental.core.errors import ForeignSession, SessionBusy, TableError, TargetChanged, WatermarkLost
+from airflow_incremental.core.plan import Owner, Plan
+from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan, make_restatement
+from airflow_incremental.core.ranges import UTC, EventRanges, Grain
+from airflow_incremental.core.watermark import Published
+from airflow_incremental.iceberg import lineage
+from airflow_incremental.iceberg.changes import detect
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.event_times import count_before
+from airflow_incremental.iceberg.locks import Begin, bootstrap, check_scopes, end_session, read_lock, take_lock
+from airflow_incremental.iceberg.publish import publish_positions
+from airflow_incremental.iceberg.state import publish_of_owner, published
+from airflow_incremental.iceberg.targets import (
+    check_event_time,
+    check_first_run,
+    check_target,
+    create_target,
+    ddl,
+    find_target,
+)
+from airflow_incremental.sessions.process import Finished, Process, Session
+from airflow_incremental.sessions.reading import source_reads
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+log = logging.getLogger(__name__)
+
+#: Iceberg's default for how long snapshots are kept, where the source does not say (milliseconds).
+_DEFAULT_SNAPSHOT_AGE_MS = 5 * 24 * 3600 * 1000
+#: How often a plan is made again because the target moved under it before the lock was taken.
+_ROUNDS = 5
+
+
+def plan(process: Process) -> Session | Finished:
+    """Open a session, find the one this run already has, or find that there is nothing to do.
+
+    A session of the same task is resumed. One whose run is over is taken over, and its changes are planned anew together with what
+    came since. One whose run is alive raises :class:`SessionBusy`, one of another deployment :class:`ForeignSession`.
+    """
+    for attempt in range(_ROUNDS):
+        target = _target(process)
+        lock = read_lock(target, process.spec.process)
+        over: Begin | None = None
+        if lock is not None:
+            if lock.plan.owner.same_task(process.owner):
+                log.info("resuming session %s of this run", lock.plan.session)
+                return Session(process=process, begin=lock)
+            over = _may_take_over(process, lock)
+        try:
+            drafted = draft(process, target)
+            if over is not None and (isinstance(drafted, Finished) or drafted.kind == "positions"):
+                end_session(process.catalog, over, keep=False, reason="its run is over and nothing is left to do")
+                over = None
+            if isinstance(drafted, Finished):
+                return drafted
+            if drafted.kind == "positions":
+                found = publish_positions(process.catalog, process.spec, drafted)
+                log.info("published the watermark of process %r without rows: %s", process.spec.process, drafted.reason)
+                return Finished(outcome="nothing_to_do", reason=drafted.reason, published=found, plan=drafted)
+            begin = take_lock(process.catalog, process.spec, drafted, over=over, scratch=process.transform is None)
+        except TargetChanged as error:
+            if attempt + 1 == _ROUNDS:
+                raise
+            log.info("planning again: %s", error.found)
+            continue
+        if over is not None:
+            log.warning("took over session %s of %s, whose run is over", over.plan.session, over.plan.owner)
+        return Session(process=process, begin=begin)
+    raise AssertionError  # the last round returns or raises
+
+
+def draft(process: Process, target: Table) -> Plan | Finished:
+    """Decide what a session would do, touching nothing: what a preview shows is this very plan."""
+    spec = process.spec
+    now = dt.datetime.now(UTC)
+    facts = TargetFacts(
+        table_uuid=str(target.metadata.table_uuid), main=target.metadata.refs["main"].snapshot_id, grain=check_target(target, spec)
+    )
+    mine = publish_of_owner(target, spec.process, process.owner)
+    if mine is not None:
+        if Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
+            return Finished(outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine)
+        again = _restate(process, target, facts, mine, now)
+        if again is not None:
+            return again
+    reload: str | None = None
+    last: Published | None = None
+    try:
+        last = published(target, spec.process)
+    except WatermarkLost as error:
+        if spec.on_lost_watermark != "reload":
+            raise
+        reload = f"everything is computed again, because {error.found}"
+    if last is None and reload is None:
+        check_first_run(target, spec)
+    check_scopes(target, spec)
+    try:
+        sources = {name: _source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources}
+    except WatermarkLost as error:
+        if spec.on_lost_watermark != "reload":
+            raise
+        reload = f"everything is computed again, because {error.found}"
+        sources = {name: _source_facts(process, name, last, facts.grain, reset=True) for name in spec.sources}
+    decided = make_plan(spec, target=facts, published=last, sources=sources, owner=process.owner, now=now, reload=reload)
+    if isinstance(decided, NothingToDo):
+        return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
+    return decided
+
+
+def _may_take_over(process: Process, lock: Begin) -> Begin:
+    """Return the open session if its run is over, else say who has it."""
+    holder = lock.plan.owner
+    name = process.spec.process
+    if holder.deployment != process.owner.deployment:
+        raise ForeignSession(
+            f"process {name!r} is locked by session {lock.plan.session} of {holder}, begun {lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC; "
+            f"this deployment is {process.owner.deployment!r}",
+            expected="one deployment per process: nobody here can tell whether a run over there is alive",
+            hint="let the other deployment finish, or, if it is gone for good, end its session with "
+            f"airflow_incremental.sessions.abandon(catalog, {process.spec.target.table!r}, {name!r})",
+        )
+    if not process.run_is_over(holder):
+        raise SessionBusy(
+            f"process {name!r} is locked by session {lock.plan.session} of {holder}, begun "
+            f"{lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC, and that run is not over",
+            expected="one open session per process",
+            hint="wait for that run, or choose when_busy='wait' or 'skip'",
+        )
+    return lock
+
+
+def _target(process: Process) -> Table:
+    """Load the target with a first snapshot, creating it if it was asked for."""
+    spec = process.spec
+    found = find_target(process.catalog, spec.target)
+    if found is None:
+        found = _create(process)
+    if "main" not in found.metadata.refs:
+        check_target(found, spec)
+        if any(True for _ in found.metadata.snapshots) and read_lock(found, spec.process) is None:
+            log.warning("the target %s has snapshots but no 'main' branch", spec.target.table)
+        published(found, spec.process)
+        found = bootstrap(process.catalog, spec.target.table)
+    return found
+
+
+def _create(process: Process) -> Table:
+    """Create the target from what the transform returns, or say with which statement somebody can."""
+    spec = process.spec
+    if process.transform is None:
+        raise TableError(
+            f"the target {spec.target.table!r} does not exist, and without a transform its columns are not known",
+            expected="an existing target when the writes are your own",
+            hint="create the table first",
+        )
+    if spec.target.event_time is not None:
+        units = [Grain(t) for t, column in spec.target.partition_fields() if column == spec.target.event_time and t != "identity"]
+        grain = units[0] if units else None
+    else:
+        grain = None
+    facts = TargetFacts(table_uuid="", main=0, grain=grain)
+    sources = {name: _source_facts(process, name, None, grain, reset=True) for name in spec.sources}
+    decided = make_plan(
+        spec, target=facts, published=None, sources=sources, owner=process.owner, now=dt.datetime.now(UTC), reload="the target is created"
+    )
+    if isinstance(decided, NothingToDo):
+        raise TableError(f"the target {spec.target.table!r} does not exist and no source has data", hint="load the source first")
+    schema = process.engine.schema(process.transform, source_reads(process, decided), decided, work_dir=process.work_dir)
+    if not spec.target.create:
+        raise TableError(
+            f"the target {spec.target.table!r} does not exist in catalog {process.catalog.name!r}",
+            expected="an existing table, or IcebergTarget(create=True)",
+            hint="create it with, for example:\n" + ddl(spec.target, schema),
+        )
+    created = create_target(process.catalog, spec.target, schema)
+    log.info("created the target %s", spec.target.table)
+    return created
+
+
+def _source_facts(process: Process, name: str, last: Published | None, grain: Grain | None, *, reset: bool) -> SourceFacts:
+    """Look at one source: its head, and what changed since the watermark (or since where a first run starts)."""
+    spec = process.spec
+    source = spec.sources[name]
+    table = load_table(process.catalog, source.table, role="source")
+    if source.event_time is not None:
+        check_event_time(table, source.event_time, role="source")
+    head = lineage.head(table, source.branch)
+    pinned = lineage.position_of(table, head)
+    base = None
+    if last is not None and not reset:
+        base = last.watermark.positions.get(name)
+        if base is None and spec.mode == "append":
+            raise WatermarkLost(
+                f"the watermark of process {spec.process!r} knows the sources {', '.join(last.watermark.positions)}, not {name!r}",
+                expected="the same source name as before: in mode 'append' a renamed source would be loaded twice",
+                hint=f"name the source {', '.join(last.watermark.positions)} again, or use another process",
+            )
+    elif not reset:
+        position = spec.initial.position
+        if position == "current":
+            return _from_now(process, name, table, pinned, grain)
+        if position != "all":
+            start = lineage.find_start(table, source.branch, position)
+            base = lineage.position_of(table, start) if start is not None else None
+    changes = _detect(process, name, table, base, pinned.snapshot_id, grain)
+    through = last.watermark.complete_through if last is not None and not reset else None
+    late = 0
+    if through is not None and source.event_time is not None and changes.added:
+        late = sum(count_before(table, change, through, source.event_time) for change in changes.added)
+    return SourceFacts(
+        base=base, pinned=pinned, changes=changes, rows_late=late, position_is_old=_is_old(table, base, pinned)
+    )
+
+
+def _from_now(process: Process, name: str, table: Table, pinned: lineage.SourcePosition, grain: Grain | None) -> SourceFacts:
+    changes = _detect(process, name, table, None, pinned.snapshot_id, grain)
+    return SourceFacts(base=None, pinned=pinned, changes=changes, from_now=True)
+
+
+def _detect(
+    process: Process, name: str, table: Table, base: lineage.SourcePosition | None, head: int | None, grain: Grain | None
+) -> ChangeSet:
+    spec = process.spec
+    # A first run takes everything between the ends anyway; reading columns to be exact would buy nothing.
+    exact = grain if base is not None and spec.mode != "append" else None
+    return detect(
+        table,
+        base,
+        head,
+        event_time=spec.sources[name].event_time,
+        mode=spec.mode,
+        on_lost_watermark=spec.on_lost_watermark,
+        on_missing_bounds=spec.on_missing_bounds,
+        grain=exact,
+    )
+
+
+def _is_old(table: Table, base: lineage.SourcePosition | None, pinned: lineage.SourcePosition) -> bool:
+    """Say whether the source may soon expire the watermark's snapshot: past half of the age it keeps snapshots."""
+    if base is None or base.committed_at is None or base.snapshot_id == pinned.snapshot_id:
+        return False
+    keep = int(table.metadata.properties.get("history.expire.max-snapshot-age-ms", _DEFAULT_SNAPSHOT_AGE_MS))
+    return dt.datetime.now(UTC) - base.committed_at > dt.timedelta(milliseconds=keep) / 2
+
+
+def _restate(process: Process, target: Table, facts: TargetFacts, mine: Published, now: dt.datetime) -> Plan | None:
+    """Plan what a cleared run asks for: to compute again what its session wrote. None if that cannot be expressed."""
+    spec = process.spec
+    last = published(target, spec.process)
+    ranges = EventRanges.from_json(mine.ranges)
+    if last is None or not ranges or not spec.keeps_event_time or facts.grain is None:
+        log.warning("this run was cleared, but what session %s wrote cannot be computed again by range; planning anew", mine.session)
+        return None
+    pinned = {}
+    for name, source in spec.sources.items():
+        table = load_table(process.catalog, source.table, role="source")
+        pinned[name] = last.watermark.positions[name]
+        if pinned[name].snapshot_id is not None and not lineage.has_snapshot(table, pinned[name].snapshot_id):
+            if spec.mode == "append":
+                log.warning("the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew")
+                return None
+            pinned[name] = lineage.position_of(table, lineage.head(table, source.branch))
+    return make_restatement(
+        spec,
+        target=facts,
+        published=last,
+        pinned=pinned,
+        ranges=ranges,
+        owner=process.owner,
+        now=now,
+        reason=f"the run was cleared: what session {mine.session} wrote is computed again",
+    )
+
+

@@ -1,0 +1,93 @@
+"""A process bound to a catalog, a transform and the ways of the place it runs in."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from airflow_incremental.core.plan import Owner, Plan
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.watermark import Published
+from airflow_incremental.engines.duckdb import DuckDBEngine
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+    from airflow_incremental.audits import Audit
+    from airflow_incremental.iceberg.locks import Begin
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Process:
+    """Everything the steps of a session need, besides what the tables say.
+
+    :param transform: SQL text or a Python callable (see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`); None when the
+        author's own tasks write to the session's scratch branch.
+    :param audits: checks of what the session wrote; a failed blocking one keeps it from being published.
+    :param run_is_over: says whether the run that holds a lock is over, so that its session may be taken over.
+    :param samples: rows an audit may show of what it found; 0 shows none, because they may hold personal data.
+    :param work_dir: where the engine spills; default is a temporary directory.
+    """
+
+    spec: ProcessSpec
+    catalog: Catalog
+    owner: Owner
+    transform: str | Callable[..., Any] | None
+    audits: Sequence[Audit] = ()
+    engine: DuckDBEngine = attrs.field(factory=DuckDBEngine)
+    run_is_over: Callable[[Owner], bool] = attrs.field(default=lambda _owner: False)
+    samples: int = 0
+    work_dir: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the rendered transform: a retry after it was fixed does the load again."""
+        if self.transform is None:
+            return "own-writes"
+        if isinstance(self.transform, str):
+            text = self.transform
+        else:
+            try:
+                text = inspect.getsource(self.transform)
+            except (OSError, TypeError):
+                text = f"{self.transform.__module__}.{self.transform.__qualname__}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@attrs.frozen(kw_only=True)
+class Session:
+    """An open session: this process holds its lock, as far as was seen last."""
+
+    process: Process
+    begin: Begin
+
+    @property
+    def plan(self) -> Plan:
+        """What the session reads and writes."""
+        return self.begin.plan
+
+
+@attrs.frozen(kw_only=True)
+class Finished:
+    """There is nothing (more) to load: ``nothing_to_do``, ``already_published`` (a retry found its own publish) or ``published``."""
+
+    outcome: str
+    reason: str
+    published: Published | None
+    #: The plan, where there was one.
+    plan: Plan | None = None
+    #: Verdict of the audits of the session that was just published.
+    verdict: str = "none"
+
+    @property
+    def did_publish(self) -> bool:
+        """Whether this run stands behind a publish."""
+        return self.outcome in ("published", "already_published")

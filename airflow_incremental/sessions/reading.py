@@ -1,0 +1,84 @@
+"""From a pinned plan to the rows each source name stands for; a plan whose snapshots or files are gone does not go on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+from airflow_incremental.core.errors import PlanExpired, WatermarkLost
+from airflow_incremental.core.plan import Plan, SourcePlan
+from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.iceberg.changes import detect
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.reads import read_added, read_ranges
+from airflow_incremental.sessions.process import Process
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+
+def source_reads(process: Process, plan: Plan) -> list[SourceRead]:
+    """Return what each source name is bound to, exactly as the plan says.
+
+    :raises PlanExpired: a pinned snapshot is gone, or what changed until it reads differently now.
+    """
+    found = []
+    for source in plan.sources:
+        table = load_table(process.catalog, source.table, role="source")
+        if str(table.metadata.table_uuid) != source.pinned.table_uuid:
+            raise PlanExpired(
+                f"source {source.name!r} ({source.table}) was replaced since session {plan.session} was planned",
+                hint="retry the task; it plans anew",
+            )
+        if plan.reads_added_rows:
+            found.append(_added(process, plan, source, table))
+        else:
+            keep = None if plan.replaced.is_everything else plan.replaced
+            found.append(_ranges(process, source, table, keep))
+    return found
+
+
+def _ranges(process: Process, source: SourcePlan, table: Table, keep: EventRanges | None) -> SourceRead:
+    event_time = process.spec.sources[source.name].event_time
+    return read_ranges(table, source.name, source.pinned.snapshot_id, event_time=event_time, keep=keep)
+
+
+def _added(process: Process, plan: Plan, source: SourcePlan, table: Table) -> SourceRead:
+    """Return the added rows; where ranges are recomputed as well, the rows of those ranges come whole instead."""
+    spec = process.spec
+    try:
+        changes = detect(
+            table,
+            source.base,
+            source.pinned.snapshot_id,
+            event_time=spec.sources[source.name].event_time,
+            mode=spec.mode,
+            on_lost_watermark=spec.on_lost_watermark,
+            on_missing_bounds=spec.on_missing_bounds,
+            grain=None,
+        )
+    except WatermarkLost as error:
+        raise PlanExpired(
+            f"what session {plan.session} planned to read cannot be found any more: {error.found}", hint="retry the task; it plans anew"
+        ) from error
+    changes, _, _ = changes.without_rewrites()
+    if changes.digest != source.digest:
+        raise PlanExpired(
+            f"source {source.name!r} ({source.table}) shows other files between the planned snapshots than when session "
+            f"{plan.session} was planned",
+            hint="retry the task; it plans anew",
+        )
+    event_time = spec.sources[source.name].event_time
+    added = read_added(table, source.name, source, changes, event_time=event_time, drop=plan.replaced or None)
+    if not plan.replaced:
+        return added
+    whole = _ranges(process, source, table, plan.replaced)
+    return attrs.evolve(
+        added,
+        parts=(*added.parts, *whole.parts),
+        rows=added.rows + whole.rows,
+        bytes=added.bytes + whole.bytes,
+        files=added.files + whole.files,
+    )

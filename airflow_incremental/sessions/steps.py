@@ -1,0 +1,219 @@
+"""The steps of a session after its plan: load (and seal), audit, publish. Each can be repeated, and finds its own earlier work."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from airflow_incremental.audits.run import run_audits
+from airflow_incremental.core.audit import AuditReport
+from airflow_incremental.core.errors import AuditFailed, PlanExpired, SessionSuperseded, TargetChanged
+from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.locks import check_owned, end_session, read_lock, superseded
+from airflow_incremental.iceberg.publish import MainMoved, find_published
+from airflow_incremental.iceberg.publish import publish as commit_publish
+from airflow_incremental.iceberg.reads import read_files
+from airflow_incremental.iceberg.scratch import collect
+from airflow_incremental.iceberg.seal import Output, Sealed, find_sealed
+from airflow_incremental.iceberg.seal import seal as commit_seal
+from airflow_incremental.iceberg.state import publish_of_session
+from airflow_incremental.iceberg.writer import RowCheck, write
+from airflow_incremental.sessions.planner import plan as open_session
+from airflow_incremental.sessions.process import Finished, Process, Session
+from airflow_incremental.sessions.reading import source_reads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyiceberg.table import Table
+
+log = logging.getLogger(__name__)
+
+#: How often a session is sealed again because ``main`` moved between its seal and its publish, before it gives way.
+_ROUNDS = 8
+
+
+def resume(process: Process, session_id: str) -> Session | Finished:
+    """Find a session by its id: open, or published already.
+
+    :raises SessionSuperseded: it is neither; another session took over or it was ended.
+    """
+    target = load_table(process.catalog, process.spec.target.table, role="target")
+    lock = read_lock(target, process.spec.process)
+    if lock is not None and lock.plan.session == session_id:
+        return Session(process=process, begin=lock)
+    done = publish_of_session(target, process.spec.process, session_id)
+    if done is not None:
+        return Finished(outcome="already_published", reason=f"session {session_id} is published", published=done)
+    by = f"by session {lock.plan.session} of {lock.plan.owner}" if lock else "and ended"
+    raise SessionSuperseded(
+        f"session {session_id} of process {process.spec.process!r} was taken over {by}",
+        expected="to be open or published",
+        hint="clear the run's plan task to plan anew, if this run is still wanted",
+    )
+
+
+def load(session: Session) -> Sealed:
+    """Run the transform over what the plan says, write its rows and seal them on top of ``main``.
+
+    A session that is sealed already is not loaded again, unless the transform was changed in the meantime.
+
+    :raises PlanExpired: what the plan pinned is gone; the session was ended.
+    :raises TargetChanged: others changed the target under the session; it was ended.
+    """
+    process, plan = session.process, session.plan
+    target = load_table(process.catalog, plan.target, role="target")
+    check_owned(target, session.begin)
+    sealed = find_sealed(target, plan)
+    if sealed is not None and sealed.output.fingerprint == process.fingerprint:
+        log.info("session %s is sealed already as snapshot %s", plan.session, sealed.snapshot_id)
+        return sealed
+    try:
+        output = _output(session, target)
+        sealed = commit_seal(process.catalog, process.spec, session.begin, output, progress=log.info)
+    except (PlanExpired, TargetChanged) as error:
+        end_session(process.catalog, session.begin, keep=False, reason=error.found)
+        raise
+    log.info("sealed %s rows as snapshot %s; nothing is visible on main yet", f"{output.rows:,}", sealed.snapshot_id)
+    return sealed
+
+
+def audit(session: Session, sealed: Sealed) -> AuditReport:
+    """Check what the session wrote, exactly the sealed snapshot, and end the session if a blocking audit fails.
+
+    :raises AuditFailed: nothing is published; the sealed snapshot is kept on a branch for inspection.
+    """
+    process, plan = session.process, session.plan
+    target = load_table(process.catalog, plan.target, role="target")
+    report = run_audits(
+        process.audits,
+        session_rows(target, sealed),
+        snapshot_id=sealed.snapshot_id,
+        samples=process.samples,
+        memory_limit=process.engine.memory_limit,
+        work_dir=process.work_dir,
+    )
+    if process.audits:
+        log.info("audits of snapshot %s:\n%s", sealed.snapshot_id, report.describe())
+    try:
+        report.raise_if_failed(where=f"branch {naming.failed_ref(plan.session)!r} of {plan.target}")
+    except AuditFailed:
+        end_session(process.catalog, session.begin, keep=True, reason="a blocking audit failed")
+        raise
+    return report
+
+
+def publish(session: Session, report: AuditReport) -> Finished:
+    """Make the audited snapshot ``main`` and move the watermark, in one commit.
+
+    If ``main`` moved since the seal, the same rows are sealed again on top of it first. A report of another snapshot than the one
+    sealed now is not believed: the audits run again.
+    """
+    process, plan = session.process, session.plan
+    for _ in range(_ROUNDS):
+        target = load_table(process.catalog, plan.target, role="target")
+        done = find_published(target, plan)
+        if done is not None:
+            return Finished(outcome="published", reason=plan.reason, published=done, plan=plan, verdict=report.verdict)
+        check_owned(target, session.begin)
+        sealed = find_sealed(target, plan)
+        if sealed is None:
+            raise superseded(plan, read_lock(target, plan.process))
+        if report.snapshot_id != sealed.snapshot_id:
+            report = audit(session, sealed)
+        try:
+            found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict)
+        except MainMoved:
+            log.info("main moved since snapshot %s was sealed; sealing the same rows again", sealed.snapshot_id)
+            again = _reseal(session, sealed)
+            # The audits looked at the session's own rows, and those are the very same files.
+            report = report.of_snapshot(again.snapshot_id)
+            continue
+        except TargetChanged as error:
+            end_session(process.catalog, session.begin, keep=False, reason=error.found)
+            raise
+        log.info("published session %s as snapshot %s of %s", plan.session, found.snapshot_id, plan.target)
+        return Finished(outcome="published", reason=plan.reason, published=found, plan=plan, verdict=report.verdict)
+    raise TargetChanged(
+        f"main of {plan.target} moved {_ROUNDS} times while session {plan.session} tried to publish",
+        expected="a target that is quiet for a moment",
+        hint="retry the task; it goes on with the same rows",
+    )
+
+
+def run(process: Process, *, on_plan: Callable[[Session], None] = lambda _: None) -> Finished:
+    """Run all steps, going on where an earlier try stopped."""
+    started = time.monotonic()
+    opened = open_session(process)
+    if isinstance(opened, Finished):
+        log.info("%s: %s", opened.outcome.replace("_", " "), opened.reason)
+        return opened
+    log.info("%s", opened.plan.describe())
+    on_plan(opened)
+    sealed = load(opened)
+    report = audit(opened, sealed)
+    finished = publish(opened, report)
+    log.info("session %s took %.1f s", opened.plan.session, time.monotonic() - started)
+    return finished
+
+
+def session_rows(target: Table, sealed: Sealed) -> SourceRead:
+    """Return the rows a session wrote, under the name ``rows``."""
+    return read_files(target, "rows", sealed.output.files)
+
+
+def _output(session: Session, target: Table) -> Output:
+    """Produce the session's data files: by its transform, or from what the author's tasks wrote to the scratch branch."""
+    process, plan, spec = session.process, session.plan, session.process.spec
+    if process.transform is None:
+        return collect(target, spec, plan)
+    reads = source_reads(process, plan)
+    for read in reads:
+        log.info("%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}")
+    write_id = uuid.uuid4()
+    event_time = spec.target.event_time
+    check = RowCheck(
+        event_time=event_time,
+        ranges=plan.replaced if not plan.reads_added_rows and not plan.replaced.is_everything else None,
+        scope=plan.scope,
+    )
+    started = time.monotonic()
+    with process.engine.run(
+        process.transform,
+        reads,
+        plan,
+        target_schema=target.schema().as_arrow(),
+        order_by=_write_order(target, event_time),
+        work_dir=process.work_dir,
+    ) as batches:
+        written = write(target, batches, write_id=write_id, check=check)
+    log.info("wrote %s rows in %s files in %.1f s", f"{written.rows:,}", f"{len(written.files):,}", time.monotonic() - started)
+    return Output(
+        files=written.files,
+        write_id=write_id,
+        fingerprint=process.fingerprint,
+        schema_id=target.metadata.current_schema_id,
+        spec_id=target.metadata.default_spec_id,
+    )
+
+
+def _reseal(session: Session, sealed: Sealed) -> Sealed:
+    process = session.process
+    try:
+        return commit_seal(process.catalog, process.spec, session.begin, sealed.output, progress=log.info)
+    except TargetChanged as error:
+        end_session(process.catalog, session.begin, keep=False, reason=error.found)
+        raise
+
+
+def _write_order(target: Table, event_time: str | None) -> tuple[str, ...]:
+    """Return the columns to order the output by, so that the rows of a partition come together: partition sources, then event time."""
+    columns = [target.schema().find_column_name(f.source_id) for f in target.spec().fields]
+    ordered = [c for c in columns if c is not None and "." not in c]
+    if event_time is not None and event_time not in ordered:
+        ordered.append(event_time)
+    return tuple(dict.fromkeys(ordered))
