@@ -1,0 +1,107 @@
+"""Left-overs of killed tries: files under a table's location that no snapshot refers to, listed and removed.
+
+A try that dies between writing a file and the commit that names it leaves the file behind; a retry never needs it. Nothing that an
+open session may still commit is touched: files younger than the oldest open session, or than ``older_than``, stay.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from urllib.parse import urlparse
+
+import attrs
+import pyarrow.fs as pafs
+from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.table import Table
+
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.ranges import UTC
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.build import snapshot_index
+from airflow_incremental.iceberg.locks import BEGIN
+
+#: Other writers' uncommitted files look the same as left-overs; a day is longer than any of their commits should take.
+DEFAULT_AGE = dt.timedelta(days=1)
+
+
+@attrs.frozen(kw_only=True)
+class Leftover:
+    """A file nothing refers to."""
+
+    path: str
+    bytes: int
+    modified_at: dt.datetime
+
+
+def leftovers(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[Leftover]:
+    """List files of the table that no kept snapshot, and no metadata version, refers to.
+
+    :param older_than: younger files are left alone, because another writer may be about to commit them.
+    """
+    if not isinstance(table.io, PyArrowFileIO):
+        raise ArgumentError(
+            f"the files of {'.'.join(table.name())} are accessed through {type(table.io).__name__}",
+            expected="pyiceberg's PyArrowFileIO, which can list files",
+            hint="set py-io-impl of the catalog to pyiceberg.io.pyarrow.PyArrowFileIO",
+        )
+    limit = min([dt.datetime.now(UTC) - older_than, *_open_since(table)])
+    known = referenced(table)
+    scheme, netloc, root = PyArrowFileIO.parse_location(table.location(), table.io.properties)
+    fs = table.io.fs_by_scheme(scheme, netloc)
+    found = []
+    for info in fs.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
+        if info.type != pafs.FileType.File or _path(info.path) in known:
+            continue
+        modified = info.mtime if info.mtime.tzinfo else info.mtime.replace(tzinfo=UTC)
+        if modified <= limit:
+            found.append(Leftover(path=info.path, bytes=info.size, modified_at=modified))
+    return sorted(found, key=lambda f: f.path)
+
+
+def sweep(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[Leftover]:
+    """Remove what :func:`leftovers` lists, and return it."""
+    found = leftovers(table, older_than=older_than)
+    assert isinstance(table.io, PyArrowFileIO)  # noqa: S101  (leftovers refused anything else)
+    scheme, netloc, _ = PyArrowFileIO.parse_location(table.location(), table.io.properties)
+    fs = table.io.fs_by_scheme(scheme, netloc)
+    for item in found:
+        fs.delete_file(item.path)
+    return found
+
+
+def referenced(table: Table) -> set[str]:
+    """Return the paths of all files that the table's metadata, of this and the kept earlier versions, leads to."""
+    metadata = table.metadata
+    paths = {table.metadata_location, *(entry.metadata_file for entry in metadata.metadata_log)}
+    paths |= {statistics.statistics_path for statistics in (*metadata.statistics, *metadata.partition_statistics)}
+    seen: set[str] = set()
+    for snapshot in metadata.snapshots:
+        paths.add(snapshot.manifest_list)
+        for manifest in snapshot.manifests(table.io):
+            if manifest.manifest_path in seen:
+                continue
+            seen.add(manifest.manifest_path)
+            paths.add(manifest.manifest_path)
+            # Deleted entries count as well: an older snapshot, or a consumer that reads a window of history, may need the file.
+            paths.update(e.data_file.file_path for e in manifest.fetch_manifest_entry(table.io, discard_deleted=False))
+    return {_path(p) for p in paths}
+
+
+def _open_since(table: Table) -> list[dt.datetime]:
+    found = []
+    for snapshot in snapshot_index(table).values():
+        summary = snapshot.summary.additional_properties if snapshot.summary else {}
+        if summary.get(naming.RECORD) == BEGIN:
+            found.append(Plan.decode(summary[naming.PLAN]).created_at)
+    return found
+
+
+def _path(location: str) -> str:
+    """Return a location without scheme, as a file system lists it."""
+    parsed = urlparse(location)
+    if parsed.scheme in ("", "file"):
+        return parsed.path or location
+    return f"{parsed.netloc}{parsed.path}"
+
+

@@ -1,0 +1,119 @@
+"""What a DAG author may declare, and what the errors say."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.spec import (
+    IcebergSource,
+    IcebergTarget,
+    Initial,
+    ProcessSpec,
+    check_process_name,
+    initial_as_plain,
+    scopes_overlap,
+)
+
+UTC = dt.timezone.utc
+
+
+def spec(**changes: Any) -> ProcessSpec:
+    values: dict[str, Any] = {
+        "process": "p",
+        "sources": {"s": IcebergSource("raw.s", event_time="ts")},
+        "target": IcebergTarget("mart.t", event_time="ts"),
+        "mode": "append",
+    }
+    return ProcessSpec(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"process": "a b"}, "process name is 'a b'.*letters"),
+        ({"process": "wm_x"}, "not with 'wm_'"),
+        ({"process": ""}, "process name is ''"),
+        ({"mode": "stateless"}, "mode is 'stateless'.*'append', 'overwrite'"),
+        ({"on_rewrite": "skip"}, "on_rewrite is 'skip'.*'fail', 'ignore', 'overwrite'"),
+        ({"on_null_event_time": "drop"}, "on_null_event_time is 'drop'"),
+        ({"on_lost_watermark": "retry"}, "on_lost_watermark is 'retry'"),
+        ({"sources": {}}, "no sources"),
+        ({"sources": {"a-b": IcebergSource("raw.s")}}, "named 'a-b'"),
+        ({"target": IcebergTarget("raw.s")}, "reads and writes 'raw.s'"),
+        ({"mode": "overwrite", "target": IcebergTarget("mart.t")}, "target.*no event_time"),
+        ({"mode": "overwrite", "sources": {"s": IcebergSource("raw.s")}}, "source 's'.*no event_time"),
+        ({"sources": {"s": IcebergSource("raw.s"), "t": IcebergSource("raw.t")}}, "appends from 2 sources"),
+        ({"on_rewrite": "overwrite", "target": IcebergTarget("mart.t", event_time="other")}, "different event times"),
+        ({"initial": "yesterday"}, "initial is 'yesterday'"),
+        ({"initial": dt.datetime(2024, 1, 1)}, "naive datetime"),  # noqa: DTZ001
+        ({"initial": {"keep": 1}}, "one key 'adopt'"),
+        ({"initial": None}, "initial is None"),
+    ],
+)
+def test_bad_declarations_say_what_was_found_and_expected(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        spec(**changes)
+
+
+@pytest.mark.parametrize("table", ["", None, "events", "."])
+def test_table_names_need_a_namespace(table: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"namespace\.table"):
+        IcebergSource(table)
+
+
+def test_templates_pass_until_they_are_rendered() -> None:
+    found = spec(process="{{ params.p }}", target=IcebergTarget("{{ params.t }}", event_time="ts"), initial="{{ params.i }}")
+    assert found.process == "{{ params.p }}"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("all", Initial(position="all")),
+        (7, Initial(position=7)),
+        ("7", Initial(position=7)),
+        ("2024-01-01T00:00:00Z", Initial(position=dt.datetime(2024, 1, 1, tzinfo=UTC))),
+        ({"adopt": "current"}, Initial(position="current", adopt=True)),
+        ({"adopt": "all"}, Initial(position="all", adopt=True)),
+    ],
+)
+def test_initial(value: Any, expected: Initial) -> None:
+    assert Initial.parse(value) == expected
+
+
+def test_initial_serialises_the_same_in_every_parse() -> None:
+    assert initial_as_plain({"adopt": dt.datetime(2024, 1, 1, tzinfo=UTC)}) == {"adopt": "2024-01-01T00:00:00Z"}
+
+
+def test_scopes_overlap_unless_a_column_tells_them_apart() -> None:
+    eu, us = {"region": ("eu",)}, {"region": ("us", "ca")}
+    assert not scopes_overlap(eu, us)
+    assert scopes_overlap(eu, None)
+    assert scopes_overlap(eu, {"tenant": (1,)})
+    assert not scopes_overlap({**eu, "tenant": (1,)}, {"region": ("eu", "us"), "tenant": (2,)})
+
+
+def test_scope_values() -> None:
+    assert IcebergTarget("mart.t", scope={"region": "eu"}).scope == {"region": ("eu",)}
+    with pytest.raises(ArgumentError, match="scope asks 'x' to be 1.5"):
+        IcebergTarget("mart.t", scope={"x": 1.5})
+    with pytest.raises(ArgumentError, match="scope is"):
+        IcebergTarget("mart.t", scope={})
+
+
+def test_partitioning_of_a_created_target() -> None:
+    assert IcebergTarget("m.t", event_time="ts").partition_fields() == (("day", "ts"),)
+    assert IcebergTarget("m.t", event_time="ts", partition_by=["hour(ts)", "region"]).partition_fields() == (
+        ("hour", "ts"),
+        ("identity", "region"),
+    )
+    with pytest.raises(ArgumentError, match="partition_by holds 'week"):
+        IcebergTarget("m.t", partition_by=["week(ts)"])
+
+
+def test_a_process_name_may_be_a_table_identifier() -> None:
+    assert check_process_name("membership.signup_fact") == "membership.signup_fact"
