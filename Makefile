@@ -1,0 +1,80 @@
+# `make` or `make help` says what can be done. Every target sets up what it needs, from the lock file, and once.
+# Needs Python 3.10 to 3.13 and make; PYTHON=... names another interpreter than the one found, ARGS=... is passed on.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+UV_VERSION := 0.13.9
+VENV := .venv/bin
+UV := UV_PYTHON_DOWNLOADS=never .venv-tools/bin/uv
+ARGS ?=
+export PYTHON
+
+# Made on success, so that a set-up that was interrupted is done again.
+READY := .venv/.ready
+
+.PHONY: help
+help: ## list the targets
+	@echo "airflow-incremental: make TARGET [ARGS=...] [PYTHON=...]"
+	@sed -nE 's/^([a-z][a-z-]*):.*## (.*)/  \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: setup
+setup: $(READY) ## make .venv with exactly what requirements.lock names (every target does it when needed)
+
+$(READY): requirements.lock pyproject.toml scripts/setup.sh Makefile
+	@echo "Setting up .venv from requirements.lock ..."
+	@scripts/setup.sh $(UV_VERSION)
+	@touch $@
+
+.PHONY: demo
+demo: $(READY) ## late flights in real Airflow: runs by itself, ends by itself, writes build/demo/report.json
+	$(VENV)/python -m demo $(ARGS)
+
+.PHONY: airflow
+airflow: $(READY) ## the demo's Airflow with its UI left running on loopback, until Ctrl-C
+	$(VENV)/python -m demo --serve $(ARGS)
+
+.PHONY: test
+test: $(READY) ## the tests, as CI runs them (ARGS="-k late -x")
+	$(VENV)/python -m pytest $(ARGS)
+
+.PHONY: test-long
+test-long: $(READY) ## the tests with thousands of random histories
+	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(READY) ## ruff (all rules), formatting, import contracts
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/lint-imports
+
+.PHONY: format
+format: $(READY) ## put the code into the form that lint asks for, as far as a tool can
+	$(VENV)/ruff check --fix .
+	$(VENV)/ruff format .
+
+.PHONY: typecheck
+typecheck: $(READY) ## mypy, strict
+	$(VENV)/mypy $(wildcard airflow_incremental demo benchmarks scripts)
+
+.PHONY: bench
+bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json
+	$(VENV)/python -m benchmarks $(ARGS)
+
+.PHONY: wheel
+wheel: $(READY) ## build the wheel into dist/
+	$(VENV)/hatchling build -t wheel
+
+.PHONY: test-wheel
+test-wheel: $(READY) ## install the wheel beside the oldest and the newest Airflow, and parse the example DAGs there
+	$(VENV)/python -m pytest -m packaging tests/packaging $(ARGS)
+
+.PHONY: lock
+lock: $(READY) ## write requirements.lock anew: the newest of everything that pyproject.toml allows
+	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--python-version 3.10 --custom-compile-command "make lock" --group dev pyproject.toml --output-file requirements.lock
+
+.PHONY: clean
+clean: ## remove everything that make has made
+	rm -rf .venv .venv-tools build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
