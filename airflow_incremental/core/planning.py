@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from airflow_incremental.core.changes import ChangeSet, FileChange
-from airflow_incremental.core.errors import NullEventTime, SourceRewritten, UnknownRange
+from airflow_incremental.core.changes import ChangeSet, FileChange, unknown_range
+from airflow_incremental.core.errors import NullEventTime, SourceRewritten
 from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spec import ProcessSpec
@@ -180,21 +180,21 @@ def _source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain)
     changes, replaced, ignored = facts.changes, EventRanges(), 0
     has_time = source.event_time is not None
     if facts.from_now:
-        changes = ChangeSet.nothing()
+        changes = ChangeSet(derivation="unchanged")
     if spec.mode == "append" and changes.rewrites:
         if spec.on_rewrite == "fail":
             raise _rewritten(spec, name, changes)
         if spec.on_rewrite == "overwrite":
             replaced = changes.rewrite_ranges().align(grain)
-            _check_ranges(spec, name, [f for sides in changes.rewrites.values() for f in sides])
         changes, added, removed = changes.without_rewrites()
         ignored = added + removed if spec.on_rewrite == "ignore" else 0
     if has_time:
         _check_nulls(spec, name, changes.added)
         # Removed rows without event time count only if they were ever taken.
         counted = (*changes.added, *changes.removed, *changes.deletes) if spec.mode != "append" else changes.added
-        if spec.mode != "append":
-            _check_ranges(spec, name, counted)
+        unknown = next((f for f in counted if f.ranges is None), None)
+        if unknown is not None and spec.mode != "append":
+            raise unknown_range(unknown.path)
         changed = ranges_of(counted, nulls=spec.on_null_event_time == "own_range")
     else:
         changed = EventRanges()
@@ -245,21 +245,9 @@ def _check_nulls(spec: ProcessSpec, name: str, added: tuple[FileChange, ...]) ->
         )
 
 
-def _check_ranges(spec: ProcessSpec, name: str, files: tuple[FileChange, ...] | list[FileChange]) -> None:
-    unknown = [f for f in files if f.ranges is None]
-    if unknown:
-        raise UnknownRange(
-            f"{len(unknown)} changed files of source {name!r} ({spec.sources[name].table}), such as {unknown[0].path}, "
-            f"do not tell which {spec.sources[name].event_time!r} they hold or touch",
-            expected="column bounds, or partitioning by the event time",
-            hint="partition the source by its event time or write it with column metrics; to recompute everything once, "
-            "reset the watermark or use on_lost_watermark='reload' after dropping it",
-        )
-
-
 def _rewritten(spec: ProcessSpec, name: str, changes: ChangeSet) -> SourceRewritten:
     snapshots = ", ".join(f"{i} ({changes.operations.get(i, '?')})" for i in changes.rewrites)
-    rows = sum(f.rows for sides in changes.rewrites.values() for f in sides if f.kind == "removed")
+    rows = sum(f.rows for r in changes.rewrites.values() for f in (*r.removed, *r.deletes))
     return SourceRewritten(
         f"source {name!r} ({spec.sources[name].table}) of process {spec.process!r} was rewritten in snapshots {snapshots}: "
         f"{rows:,} rows that were loaded before are gone or changed",

@@ -29,7 +29,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, IcebergType, TimestamptzType
 
 from airflow_incremental.core.ranges import EventRanges
-from airflow_incremental.iceberg.bounds import file_nulls, file_ranges
+from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile
 from airflow_incremental.iceberg.masks import Scope
 
@@ -58,25 +58,26 @@ def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope:
         spec_id: manifest_evaluator(spec, schema, inclusive_projection(schema, spec)(row_filter), case_sensitive=True)
         for spec_id, spec in specs.items()
     }
+    column = EventColumn.of(table, event_time) if event_time else None
     for manifest in head.manifests(table.io):
         if manifest.content != ManifestContent.DATA or not evaluators[manifest.partition_spec_id](manifest):
             continue
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             if entry.data_file.content != DataFileContent.DATA:
                 continue
-            held = holds(table, entry.data_file, manifest.partition_spec_id, event_time, ranges, scope)
+            held = holds(table, entry.data_file, manifest.partition_spec_id, column, ranges, scope)
             if held is not False:
                 yield Touched(LiveFile(manifest, entry), whole=held is True)
 
 
 def holds(
-    table: Table, file: DataFile, spec_id: int, event_time: str | None, ranges: EventRanges, scope: Scope
+    table: Table, file: DataFile, spec_id: int, column: EventColumn | None, ranges: EventRanges, scope: Scope
 ) -> bool | None:
     """Say whether all (True), none (False) or perhaps some (None) of a file's rows are in the ranges and the scope."""
     scoped = _in_scope(table, file, spec_id, scope)
     if scoped is False:
         return False
-    ranged = _in_ranges(table, file, event_time, ranges)
+    ranged = _in_ranges(file, spec_id, column, ranges)
     if ranged is False:
         return False
     return True if scoped and ranged else None
@@ -98,12 +99,12 @@ def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool 
     return True if sure else None
 
 
-def _in_ranges(table: Table, file: DataFile, event_time: str | None, ranges: EventRanges) -> bool | None:
+def _in_ranges(file: DataFile, spec_id: int, column: EventColumn | None, ranges: EventRanges) -> bool | None:
     """Say whether a file's rows are all (True), never (False) or perhaps (None) in the ranges, by bounds and null counts."""
-    if event_time is None or ranges.is_everything:
+    if column is None or ranges.is_everything:
         return True
-    nulls = file_nulls(table, file, event_time)
-    held = file_ranges(table, file, event_time)
+    nulls = column.nulls(file, spec_id)
+    held = column.ranges(file, spec_id)
     if held is None:
         return None
     overlaps = any(ranges.overlaps(r) for r in held.ranges) or (ranges.nulls and nulls != 0)

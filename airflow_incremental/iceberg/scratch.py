@@ -17,6 +17,7 @@ from pyiceberg.table import FileScanTask
 
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.masks import inside
 from airflow_incremental.iceberg.replace import holds
@@ -112,7 +113,8 @@ def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *
     """
     if whole and plan.reads_added_rows:
         return 0
-    held = holds(table, file, file.spec_id, spec.target.event_time, plan.replaced, plan.scope)
+    column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
+    held = holds(table, file, file.spec_id, column, plan.replaced, plan.scope)
     if held is not None:
         return 0 if held else file.record_count
     schema = table.schema()

@@ -33,6 +33,7 @@ from airflow_incremental.core.errors import TargetChanged, WatermarkLost
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile, build_snapshot, snapshot_index
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import Change, commit
@@ -233,10 +234,11 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
             f"what happened on 'main' of {plan.target} since session {plan.session} was planned cannot be told ({error.found})",
             hint="retry the task; it plans anew",
         ) from error
+    column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
     touching = [
         c
         for c in (*changes.added, *changes.removed, *changes.deletes)
-        if holds(table, c.handle, c.spec_id, spec.target.event_time, plan.replaced, plan.scope) is not False
+        if holds(table, c.handle, c.spec_id, column, plan.replaced, plan.scope) is not False
     ]
     if touching:
         raise TargetChanged(

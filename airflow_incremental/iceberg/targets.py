@@ -16,11 +16,11 @@ from pyiceberg.transforms import (
     YearTransform,
     parse_transform,
 )
-from pyiceberg.types import DateType, IcebergType, TimestampType, TimestamptzType
 
 from airflow_incremental.core.errors import TableError, TargetNotEmpty
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spec import IcebergTarget, ProcessSpec
+from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.replace import live_in
 
@@ -56,37 +56,17 @@ def check_format(table: Table) -> Table:
     return table
 
 
-def check_event_time(table: Table, column: str, *, role: str) -> IcebergType:
-    """Return the type of an event-time column, or say what is wrong with it."""
-    try:
-        field = table.schema().find_field(column)
-    except ValueError:
-        raise TableError(
-            f"the {role} {'.'.join(table.name())} has no column {column!r}; it has {', '.join(table.schema().column_names)}",
-            expected=f"the event_time column of the {role}",
-            hint="correct event_time",
-        ) from None
-    if not isinstance(field.field_type, (DateType, TimestampType, TimestamptzType)):
-        raise TableError(
-            f"event_time {column!r} of the {role} {'.'.join(table.name())} is of type {field.field_type}",
-            expected="date, timestamp or timestamptz",
-            hint="name a column that says when the event happened, or add one",
-        )
-    return field.field_type
-
-
 def target_grain(table: Table, target: IcebergTarget) -> Grain | None:
     """Return the unit by which the target is partitioned by its event time, finest first, or None if it is not."""
     if target.event_time is None:
         return None
-    field_type = check_event_time(table, target.event_time, role="target")
-    source_id = table.schema().find_field(target.event_time).field_id
+    column = EventColumn.of(table, target.event_time)
     found = []
     for field in table.spec().fields:
-        if field.source_id != source_id:
+        if field.source_id != column.field_id:
             continue
-        if isinstance(field.transform, IdentityTransform):
-            found.append(Grain.DAY if isinstance(field_type, DateType) else Grain.HOUR)
+        if isinstance(field.transform, IdentityTransform) and column.is_date:
+            found.append(Grain.DAY)
         elif type(field.transform) in _TRANSFORMS:
             found.append(_TRANSFORMS[type(field.transform)])
     order = list(Grain)

@@ -7,20 +7,20 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_incremental.core.changes import ChangeSet
-from airflow_incremental.core.errors import ForeignSession, SessionBusy, TableError, TargetChanged, WatermarkLost
+from airflow_incremental.core.errors import ArgumentError, ForeignSession, SessionBusy, TableError, TargetChanged, WatermarkLost
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan, make_restatement
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain
-from airflow_incremental.core.watermark import Published
-from airflow_incremental.iceberg import lineage
+from airflow_incremental.core.watermark import Published, SourcePosition
+from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.event_times import count_before
+from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of, snapshot_at
 from airflow_incremental.iceberg.locks import Begin, bootstrap, check_scopes, end_session, read_lock, take_lock
 from airflow_incremental.iceberg.publish import publish_positions
 from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
-    check_event_time,
     check_first_run,
     check_target,
     create_target,
@@ -32,6 +32,7 @@ from airflow_incremental.sessions.reading import source_reads
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -193,9 +194,9 @@ def _source_facts(process: Process, name: str, last: Published | None, grain: Gr
     source = spec.sources[name]
     table = load_table(process.catalog, source.table, role="source")
     if source.event_time is not None:
-        check_event_time(table, source.event_time, role="source")
-    head = lineage.head(table, source.branch)
-    pinned = lineage.position_of(table, head)
+        EventColumn.of(table, source.event_time)
+    head = head_of(table, source.branch)
+    pinned = position_of(table, head)
     base = None
     if last is not None and not reset:
         base = last.watermark.positions.get(name)
@@ -210,8 +211,8 @@ def _source_facts(process: Process, name: str, last: Published | None, grain: Gr
         if position == "current":
             return _from_now(process, name, table, pinned, grain)
         if position != "all":
-            start = lineage.find_start(table, source.branch, position)
-            base = lineage.position_of(table, start) if start is not None else None
+            start = _start(process, name, table)
+            base = position_of(table, start) if start is not None else None
     changes = _detect(process, name, table, base, pinned.snapshot_id, grain)
     through = last.watermark.complete_through if last is not None and not reset else None
     late = 0
@@ -222,13 +223,30 @@ def _source_facts(process: Process, name: str, last: Published | None, grain: Gr
     )
 
 
-def _from_now(process: Process, name: str, table: Table, pinned: lineage.SourcePosition, grain: Grain | None) -> SourceFacts:
+def _start(process: Process, name: str, table: Table) -> Snapshot | None:
+    """Return the snapshot a first run starts after, as ``initial`` names it by id or by time."""
+    source = process.spec.sources[name]
+    position = process.spec.initial.position
+    if isinstance(position, dt.datetime):
+        return snapshot_at(table, source.branch, position)
+    head = head_of(table, source.branch)
+    for snapshot in SnapshotIndex(table.metadata).ancestry(None if head is None else head.snapshot_id):
+        if snapshot.snapshot_id == position:
+            return snapshot
+    raise ArgumentError(
+        f"initial names snapshot {position}, which is not on branch {source.branch!r} of source {name!r} ({source.table})",
+        expected="a snapshot that the branch descends from and that is still kept",
+        hint="name another snapshot or a time, or start from 'all' or 'current'",
+    )
+
+
+def _from_now(process: Process, name: str, table: Table, pinned: SourcePosition, grain: Grain | None) -> SourceFacts:
     changes = _detect(process, name, table, None, pinned.snapshot_id, grain)
     return SourceFacts(base=None, pinned=pinned, changes=changes, from_now=True)
 
 
 def _detect(
-    process: Process, name: str, table: Table, base: lineage.SourcePosition | None, head: int | None, grain: Grain | None
+    process: Process, name: str, table: Table, base: SourcePosition | None, head: int | None, grain: Grain | None
 ) -> ChangeSet:
     spec = process.spec
     # A first run takes everything between the ends anyway; reading columns to be exact would buy nothing.
@@ -245,7 +263,7 @@ def _detect(
     )
 
 
-def _is_old(table: Table, base: lineage.SourcePosition | None, pinned: lineage.SourcePosition) -> bool:
+def _is_old(table: Table, base: SourcePosition | None, pinned: SourcePosition) -> bool:
     """Say whether the source may soon expire the watermark's snapshot: past half of the age it keeps snapshots."""
     if base is None or base.committed_at is None or base.snapshot_id == pinned.snapshot_id:
         return False
@@ -265,11 +283,11 @@ def _restate(process: Process, target: Table, facts: TargetFacts, mine: Publishe
     for name, source in spec.sources.items():
         table = load_table(process.catalog, source.table, role="source")
         pinned[name] = last.watermark.positions[name]
-        if pinned[name].snapshot_id is not None and not lineage.has_snapshot(table, pinned[name].snapshot_id):
+        if pinned[name].snapshot_id is not None and SnapshotIndex(table.metadata).get(pinned[name].snapshot_id) is None:
             if spec.mode == "append":
                 log.warning("the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew")
                 return None
-            pinned[name] = lineage.position_of(table, lineage.head(table, source.branch))
+            pinned[name] = position_of(table, head_of(table, source.branch))
     return make_restatement(
         spec,
         target=facts,

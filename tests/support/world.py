@@ -83,8 +83,12 @@ class World:
 
     def set_up(self) -> World:
         """Create the source and the target."""
+        return self.set_up_with(source_version="2")
+
+    def set_up_with(self, *, source_version: str) -> World:
+        """Create the source, in an Iceberg format version, and the target."""
         catalog = self.catalog
-        create(catalog, SOURCE, EVENTS, self.source_fields)
+        create(catalog, SOURCE, EVENTS, self.source_fields, **{"format-version": source_version})
         create(catalog, TARGET, self.target_schema, self.partitioning)
         return self
 
