@@ -1,0 +1,28 @@
+"""What every test needs: how many random histories, and an Airflow home of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+
+import pytest
+from hypothesis import settings
+
+# The same histories on every run and machine, so that what passes here passes in CI. No deadline: files are written.
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
+# Other histories every time: this one is for finding what nobody has thought of.
+settings.register_profile("long", max_examples=2_000, deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+# Importing Airflow writes its configuration to its home, and a test may migrate a database there: never into a
+# developer's own. Set here because some test module may import Airflow as soon as it is collected.
+_AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the home; all that used it has ended."""
+    del config
+    shutil.rmtree(_AIRFLOW_HOME, ignore_errors=True)
