@@ -1,0 +1,126 @@
+"""The landing table: a local Iceberg catalog, and what a feed does to it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import attrs
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.catalog import load_catalog
+from pyiceberg.partitioning import PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.transforms import DayTransform
+from pyiceberg.types import IntegerType, NestedField, StringType, TimestamptzType
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyiceberg.catalog import Catalog
+    from pyiceberg.table import Table
+
+    from demo.flights import Tick
+
+#: Airflow connection under which the DAGs find the catalog.
+CONNECTION_ID = "iceberg_default"
+#: Where flights land.
+SOURCE = "raw.flights"
+
+_INTEGERS = {"flight", "dep_delay", "arr_delay", "air_time", "distance"}
+_TIMES = {"time_hour", "sched_dep", "landed_at"}
+_COLUMNS = (
+    *("flight_key", "time_hour", "sched_dep", "carrier", "flight", "tailnum", "origin", "dest"),
+    *("dep_delay", "arr_delay", "air_time", "distance", "landed_at"),
+)
+
+
+def _column(position: int, name: str) -> NestedField:
+    kind = IntegerType() if name in _INTEGERS else TimestamptzType() if name in _TIMES else StringType()
+    # All columns are optional: a landing table takes what the feed sends, and audits decide what is good enough.
+    return NestedField(field_id=position, name=name, field_type=kind, required=False)
+
+
+SCHEMA = Schema(*(_column(i, name) for i, name in enumerate(_COLUMNS, start=1)))
+
+#: By day of arrival, because that is what a feed can do: it appends what it got today, and old days are dropped whole
+#: when their retention ends. So a file's partition says nothing about the event times in it, and one flight that is a
+#: day late widens the file's bounds over hours of which it holds no row.
+PARTITIONING = PartitionSpec(
+    PartitionField(
+        source_id=SCHEMA.find_field("landed_at").field_id, field_id=1000, transform=DayTransform(), name="landed_day"
+    )
+)
+
+
+@attrs.frozen
+class Lakehouse:
+    """A catalog in one SQLite file and a warehouse beside it.
+
+    :param folder: absolute folder that holds both; made when it is missing.
+    """
+
+    folder: Path
+
+    @property
+    def properties(self) -> dict[str, str]:
+        """Return the properties of the catalog, as pyiceberg takes them."""
+        return {
+            "type": "sql",
+            "uri": f"sqlite:///{self.folder / 'catalog.db'}",
+            "warehouse": (self.folder / "warehouse").as_uri(),
+        }
+
+    def catalog(self) -> Catalog:
+        """Open the catalog, making it on first use."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # A SQL catalog keeps its tables under the catalog's name, and Airflow's hook opens it under the name of the
+        # connection.
+        return load_catalog(CONNECTION_ID, **self.properties)
+
+    def connection(self) -> dict[str, str]:
+        """Return the environment variable that makes the catalog an Airflow connection of type ``iceberg``.
+
+        Everything is in the connection's extra. Its host must stay empty: the provider's hook puts it in place of
+        ``uri``.
+        """
+        return {f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps({"conn_type": "iceberg", "extra": self.properties})}
+
+
+def create_source(catalog: Catalog, identifier: str = SOURCE) -> Table:
+    """Create an empty landing table for flights, and its namespace."""
+    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    return catalog.create_table(identifier, schema=SCHEMA, partition_spec=PARTITIONING)
+
+
+def land(catalog: Catalog, rows: pa.Table, identifier: str = SOURCE) -> None:
+    """Append rows to the landing table: one commit, as a feed makes per delivery."""
+    catalog.load_table(identifier).append(rows)
+
+
+def deliver_again(catalog: Catalog, tick: Tick, identifier: str = SOURCE) -> None:
+    """Replace a delivery by a corrected one, in one commit: what a feed does after it has sent rubbish.
+
+    What the delivery had brought is recognised by the landing time, so the files of the bad delivery go whole, no other
+    file is rewritten, and doing it twice changes nothing.
+    """
+    delivered = f"landed_at >= '{tick.start.isoformat()}' and landed_at < '{tick.end.isoformat()}'"
+    catalog.load_table(identifier).overwrite(tick.rows, overwrite_filter=delivered)
+
+
+def spoil(rows: pa.Table, every: int = 50) -> tuple[pa.Table, int]:
+    """Return rows as a broken feed would send them, and how many are wrong.
+
+    Wrong rows have no carrier, no delay, and a distance below zero.
+
+    :param every: each ``every``-th row, from the first, is spoiled.
+    """
+    wrong = pa.array([i % every == 0 for i in range(rows.num_rows)])
+    broken = {
+        "carrier": pa.scalar(None, pa.string()),
+        "dep_delay": pa.scalar(None, pa.int32()),
+        "distance": pc.negate(rows["distance"]),
+    }
+    for name, value in broken.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pc.if_else(wrong, value, rows[name]))
+    return rows, pc.sum(wrong).as_py()
