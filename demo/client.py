@@ -148,7 +148,7 @@ class AirflowClient(RestClient):
         path = _task(dag_id, run_id, task_id)
         return TaskRun.read(self.call("GET", path if map_index < 0 else f"{path}/{map_index}"))
 
-    def wait_for_task(  # noqa: PLR0913 - a task has a three-part name, and one waits for a state or for a try
+    def wait_for_task(
         self,
         dag_id: str,
         run_id: str,

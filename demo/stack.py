@@ -66,7 +66,7 @@ class AirflowStack:
     :param port: of the UI and the REST API; default is a free one.
     """
 
-    def __init__(  # noqa: PLR0913 - all by keyword, all with a use of their own
+    def __init__(
         self,
         *,
         home: Path,

@@ -98,7 +98,7 @@ def test_everything_listens_on_loopback_only(airflow_stack: AirflowStack) -> Non
     pids = {process.pid for process in airflow_stack.processes()}
     listening = [c for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.pid in pids]
     assert listening, "the API server"
-    assert {c.laddr[0] for c in listening} == {"127.0.0.1"}
+    assert {getattr(c.laddr, "ip", None) for c in listening} == {"127.0.0.1"}
 
 
 def test_strangers_are_not_let_in(airflow_stack: AirflowStack) -> None:
