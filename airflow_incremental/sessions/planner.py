@@ -7,7 +7,14 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_incremental.core.changes import ChangeSet
-from airflow_incremental.core.errors import ArgumentError, ForeignSession, SessionBusy, TableError, TargetChanged, WatermarkLost
+from airflow_incremental.core.errors import (
+    ArgumentError,
+    ForeignSession,
+    SessionBusy,
+    TableError,
+    TargetChanged,
+    WatermarkLost,
+)
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan, make_restatement
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain
@@ -85,12 +92,16 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     spec = process.spec
     now = dt.datetime.now(UTC)
     facts = TargetFacts(
-        table_uuid=str(target.metadata.table_uuid), main=target.metadata.refs["main"].snapshot_id, grain=check_target(target, spec)
+        table_uuid=str(target.metadata.table_uuid),
+        main=target.metadata.refs["main"].snapshot_id,
+        grain=check_target(target, spec),
     )
     mine = publish_of_owner(target, spec.process, process.owner)
     if mine is not None:
         if Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
-            return Finished(outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine)
+            return Finished(
+                outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine
+            )
         again = _restate(process, target, facts, mine, now)
         if again is not None:
             return again
@@ -106,13 +117,17 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         check_first_run(target, spec)
     check_scopes(target, spec)
     try:
-        sources = {name: _source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources}
+        sources = {
+            name: _source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
+        }
     except WatermarkLost as error:
         if spec.on_lost_watermark != "reload":
             raise
         reload = f"everything is computed again, because {error.found}"
         sources = {name: _source_facts(process, name, last, facts.grain, reset=True) for name in spec.sources}
-    decided = make_plan(spec, target=facts, published=last, sources=sources, owner=process.owner, now=now, reload=reload)
+    decided = make_plan(
+        spec, target=facts, published=last, sources=sources, owner=process.owner, now=now, reload=reload
+    )
     if isinstance(decided, NothingToDo):
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
     return decided
@@ -165,18 +180,32 @@ def _create(process: Process) -> Table:
             hint="create the table first",
         )
     if spec.target.event_time is not None:
-        units = [Grain(t) for t, column in spec.target.partition_fields() if column == spec.target.event_time and t != "identity"]
+        units = [
+            Grain(t)
+            for t, column in spec.target.partition_fields()
+            if column == spec.target.event_time and t != "identity"
+        ]
         grain = units[0] if units else None
     else:
         grain = None
     facts = TargetFacts(table_uuid="", main=0, grain=grain)
     sources = {name: _source_facts(process, name, None, grain, reset=True) for name in spec.sources}
     decided = make_plan(
-        spec, target=facts, published=None, sources=sources, owner=process.owner, now=dt.datetime.now(UTC), reload="the target is created"
+        spec,
+        target=facts,
+        published=None,
+        sources=sources,
+        owner=process.owner,
+        now=dt.datetime.now(UTC),
+        reload="the target is created",
     )
     if isinstance(decided, NothingToDo):
-        raise TableError(f"the target {spec.target.table!r} does not exist and no source has data", hint="load the source first")
-    schema = process.engine.schema(process.transform, source_reads(process, decided), decided, work_dir=process.work_dir)
+        raise TableError(
+            f"the target {spec.target.table!r} does not exist and no source has data", hint="load the source first"
+        )
+    schema = process.engine.schema(
+        process.transform, source_reads(process, decided), decided, work_dir=process.work_dir
+    )
     if not spec.target.create:
         raise TableError(
             f"the target {spec.target.table!r} does not exist in catalog {process.catalog.name!r}",
@@ -188,7 +217,9 @@ def _create(process: Process) -> Table:
     return created
 
 
-def _source_facts(process: Process, name: str, last: Published | None, grain: Grain | None, *, reset: bool) -> SourceFacts:
+def _source_facts(
+    process: Process, name: str, last: Published | None, grain: Grain | None, *, reset: bool
+) -> SourceFacts:
     """Look at one source: its head, and what changed since the watermark (or since where a first run starts)."""
     spec = process.spec
     source = spec.sources[name]
@@ -277,7 +308,10 @@ def _restate(process: Process, target: Table, facts: TargetFacts, mine: Publishe
     last = published(target, spec.process)
     ranges = EventRanges.from_json(mine.ranges)
     if last is None or not ranges or not spec.keeps_event_time or facts.grain is None:
-        log.warning("this run was cleared, but what session %s wrote cannot be computed again by range; planning anew", mine.session)
+        log.warning(
+            "this run was cleared, but what session %s wrote cannot be computed again by range; planning anew",
+            mine.session,
+        )
         return None
     pinned = {}
     for name, source in spec.sources.items():
@@ -285,7 +319,9 @@ def _restate(process: Process, target: Table, facts: TargetFacts, mine: Publishe
         pinned[name] = last.watermark.positions[name]
         if pinned[name].snapshot_id is not None and SnapshotIndex(table.metadata).get(pinned[name].snapshot_id) is None:
             if spec.mode == "append":
-                log.warning("the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew")
+                log.warning(
+                    "the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew"
+                )
                 return None
             pinned[name] = position_of(table, head_of(table, source.branch))
     return make_restatement(
@@ -298,5 +334,3 @@ def _restate(process: Process, target: Table, facts: TargetFacts, mine: Publishe
         now=now,
         reason=f"the run was cleared: what session {mine.session} wrote is computed again",
     )
-
-

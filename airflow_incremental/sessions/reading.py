@@ -61,7 +61,8 @@ def _added(process: Process, plan: Plan, source: SourcePlan, table: Table) -> So
         )
     except WatermarkLost as error:
         raise PlanExpired(
-            f"what session {plan.session} planned to read cannot be found any more: {error.found}", hint="retry the task; it plans anew"
+            f"what session {plan.session} planned to read cannot be found any more: {error.found}",
+            hint="retry the task; it plans anew",
         ) from error
     changes, _, _ = changes.without_rewrites()
     if changes.digest != source.digest:

@@ -7,6 +7,8 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
+import attrs
+
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed, PlanExpired, SessionSuperseded, TargetChanged
@@ -97,10 +99,9 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
         memory_limit=process.engine.memory_limit,
         work_dir=process.work_dir,
     )
-    if process.audits:
-        log.info("audits of snapshot %s:\n%s", sealed.snapshot_id, report.describe())
+    log.info("%s", report.describe())
     try:
-        report.raise_if_failed(where=f"branch {naming.failed_ref(plan.session)!r} of {plan.target}")
+        report.raise_if_failed(inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}")
     except AuditFailed:
         end_session(process.catalog, session.begin, keep=True, reason="a blocking audit failed")
         raise
@@ -131,7 +132,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
             log.info("main moved since snapshot %s was sealed; sealing the same rows again", sealed.snapshot_id)
             again = _reseal(session, sealed)
             # The audits looked at the session's own rows, and those are the very same files.
-            report = report.of_snapshot(again.snapshot_id)
+            report = attrs.evolve(report, snapshot_id=again.snapshot_id)
             continue
         except TargetChanged as error:
             end_session(process.catalog, session.begin, keep=False, reason=error.found)
@@ -173,7 +174,9 @@ def _output(session: Session, target: Table) -> Output:
         return collect(target, spec, plan)
     reads = source_reads(process, plan)
     for read in reads:
-        log.info("%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}")
+        log.info(
+            "%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}"
+        )
     write_id = uuid.uuid4()
     event_time = spec.target.event_time
     check = RowCheck(
@@ -191,7 +194,12 @@ def _output(session: Session, target: Table) -> Output:
         work_dir=process.work_dir,
     ) as batches:
         written = write(target, batches, write_id=write_id, check=check)
-    log.info("wrote %s rows in %s files in %.1f s", f"{written.rows:,}", f"{len(written.files):,}", time.monotonic() - started)
+    log.info(
+        "wrote %s rows in %s files in %.1f s",
+        f"{written.rows:,}",
+        f"{len(written.files):,}",
+        time.monotonic() - started,
+    )
     return Output(
         files=written.files,
         write_id=write_id,
