@@ -242,7 +242,11 @@ class Plan:
                 + (f", {s.rows_ignored:,} ignored" if s.rows_ignored else "")
             )
         verb = "replaces" if self.replaced else "adds to"
-        units = f" ({self.affected.count(self.grain):,} {self.grain.value}s)" if self.grain and self.affected and not self.affected.is_everything else ""
+        units = (
+            f" ({self.affected.count(self.grain):,} {self.grain.value}s)"
+            if self.grain and self.affected and not self.affected.is_everything
+            else ""
+        )
         lines.append(f"  {verb} {self.target}: {_short(self.affected)}{units}")
         if self.late:
             lines.append(f"  late part: {_short(self.late)}")

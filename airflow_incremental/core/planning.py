@@ -276,7 +276,9 @@ def _completes(published: Published | None, watermark: Watermark) -> bool:
 def _reason(published: Published | None, plans: list[SourcePlan]) -> str:
     added, removed = sum(p.rows_added for p in plans), sum(p.rows_removed for p in plans)
     what = " and ".join(
-        text for text in (f"{added:,} rows added" if added else "", f"{removed:,} rows removed" if removed else "") if text
+        text
+        for text in (f"{added:,} rows added" if added else "", f"{removed:,} rows removed" if removed else "")
+        if text
     )
     since = "first run" if published is None else f"since session {published.session}"
     return f"{what or 'row-level deletes'} in {', '.join(p.table for p in plans if p.files_added or p.files_removed)}, {since}"

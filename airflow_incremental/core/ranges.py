@@ -101,7 +101,8 @@ class TimeRange:
     def __attrs_post_init__(self) -> None:
         if self.start >= self.end:
             raise ArgumentError(
-                f"the range [{format_time(self.start)}, {format_time(self.end)}) is empty", expected="a start before the end"
+                f"the range [{format_time(self.start)}, {format_time(self.end)}) is empty",
+                expected="a start before the end",
             )
 
     def overlaps(self, other: TimeRange) -> bool:

@@ -99,7 +99,8 @@ class IcebergTarget:
         for item in self.partition_by or ():
             if not is_template(item) and _PARTITION.fullmatch(item) is None:
                 raise ArgumentError(
-                    f"partition_by holds {item!r}", expected="hour(col), day(col), month(col), year(col), identity(col) or col"
+                    f"partition_by holds {item!r}",
+                    expected="hour(col), day(col), month(col), year(col), identity(col) or col",
                 )
 
     def partition_fields(self) -> tuple[tuple[str, str], ...]:
@@ -180,7 +181,8 @@ class Initial:
                 return cls(position=int(value))
             return cls(position=parse_time(value, what="initial"))
         raise ArgumentError(
-            f"initial is {value!r}", expected="'all', 'current', a snapshot id, a time with zone, or {'adopt': one of these}"
+            f"initial is {value!r}",
+            expected="'all', 'current', a snapshot id, a time with zone, or {'adopt': one of these}",
         )
 
 
@@ -288,10 +290,11 @@ class ProcessSpec:
         """
         if self.mode != "append":
             return True
-        return self.target.event_time is not None and all(s.event_time == self.target.event_time for s in self.sources.values())
+        return self.target.event_time is not None and all(
+            s.event_time == self.target.event_time for s in self.sources.values()
+        )
 
     @property
     def replaces(self) -> bool:
         """Whether sessions of this process can replace rows of the target, not only add some."""
         return self.mode != "append" or self.on_rewrite == "overwrite"
-

@@ -74,11 +74,17 @@ def build_snapshot(
     snapshot_id = metadata.new_snapshot_id()
     write_uuid = uuid.uuid4()
     locations = table.location_provider()
-    compression = metadata.properties.get(TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT)
+    compression = metadata.properties.get(
+        TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
+    )
     specs, schema = metadata.specs(), metadata.schema()
     written: list[str] = []
     collector = SnapshotSummaryCollector(
-        int(metadata.properties.get(TableProperties.WRITE_PARTITION_SUMMARY_LIMIT, TableProperties.WRITE_PARTITION_SUMMARY_LIMIT_DEFAULT))
+        int(
+            metadata.properties.get(
+                TableProperties.WRITE_PARTITION_SUMMARY_LIMIT, TableProperties.WRITE_PARTITION_SUMMARY_LIMIT_DEFAULT
+            )
+        )
     )
 
     def write(spec_id: int, entries: Sequence[ManifestEntry]) -> ManifestFile:
@@ -117,7 +123,11 @@ def build_snapshot(
     if added:
         fresh = [
             ManifestEntry.from_args(
-                status=ManifestEntryStatus.ADDED, snapshot_id=snapshot_id, sequence_number=None, file_sequence_number=None, data_file=f
+                status=ManifestEntryStatus.ADDED,
+                snapshot_id=snapshot_id,
+                sequence_number=None,
+                file_sequence_number=None,
+                data_file=f,
             )
             for f in added
         ]

@@ -53,7 +53,11 @@ def load_table(catalog: Catalog, identifier: str, *, role: str = "table") -> Tab
             f"the {role} {identifier!r} does not exist in catalog {catalog.name!r}",
             expected=f"an Iceberg table named {identifier!r}",
             hint="check the name and the Iceberg connection"
-            + (", create it, or let the first load create it with IcebergTarget(create=True)" if role == "target" else ""),
+            + (
+                ", create it, or let the first load create it with IcebergTarget(create=True)"
+                if role == "target"
+                else ""
+            ),
         ) from None
 
 
@@ -85,7 +89,9 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             catalog.commit_table(table, requirements, change.updates)
         except CommitStateUnknownException as error:
             last = error
-            log.warning("the catalog does not know whether %s on %s landed (%s); looking again", what, identifier, error)
+            log.warning(
+                "the catalog does not know whether %s on %s landed (%s); looking again", what, identifier, error
+            )
         except CommitFailedException as error:
             last = error
             log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)

@@ -21,7 +21,14 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
-from airflow_incremental.core.errors import ScopeOverlap, SessionBusy, SessionSuperseded, TableError, TargetChanged, WatermarkLost
+from airflow_incremental.core.errors import (
+    ScopeOverlap,
+    SessionBusy,
+    SessionSuperseded,
+    TableError,
+    TargetChanged,
+    WatermarkLost,
+)
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.spec import ProcessSpec, scopes_overlap
 from airflow_incremental.iceberg import naming
@@ -120,7 +127,9 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
         ]
         if over is not None:
             updates.append(RemoveSnapshotsUpdate(snapshot_ids=[over.snapshot_id]))
-        requirements: list[TableRequirement] = [AssertRefSnapshotId(ref=lock, snapshot_id=over.snapshot_id if over else None)]
+        requirements: list[TableRequirement] = [
+            AssertRefSnapshotId(ref=lock, snapshot_id=over.snapshot_id if over else None)
+        ]
         if scratch:
             name = naming.scratch_ref(plan.process, plan.session)
             updates.append(SetSnapshotRefUpdate(ref_name=name, type=SnapshotRefType.BRANCH, snapshot_id=plan.main))
@@ -174,12 +183,15 @@ def check_scopes(table: Table, spec: ProcessSpec) -> None:
     Both processes that have published (their property) and those with an open session (their begin record) are looked at.
     """
     others = {
-        name: (state.get("mode", "append") != "append", state.get("scope")) for name, state in other_processes(table, spec.process).items()
+        name: (state.get("mode", "append") != "append", state.get("scope"))
+        for name, state in other_processes(table, spec.process).items()
     }
     index = snapshot_index(table)
     for ref in table.metadata.refs.values():
         snapshot = index.get(ref.snapshot_id)
-        summary = snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
+        summary = (
+            snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
+        )
         if summary.get(naming.RECORD) == BEGIN and summary[naming.PROCESS] != spec.process:
             plan = Plan.decode(summary[naming.PLAN])
             others[plan.process] = (plan.mode != "append", plan.scope)
@@ -218,11 +230,15 @@ def end_session(catalog: Catalog, begin: Begin, *, keep: bool, reason: str) -> b
         updates: list[TableUpdate] = []
         if keep and data is not None:
             kept = naming.failed_ref(plan.session)
-            updates.append(SetSnapshotRefUpdate(ref_name=kept, type=SnapshotRefType.BRANCH, snapshot_id=data.snapshot_id))
+            updates.append(
+                SetSnapshotRefUpdate(ref_name=kept, type=SnapshotRefType.BRANCH, snapshot_id=data.snapshot_id)
+            )
             for name in failed_refs(table, plan.process)[: -(KEEP_FAILED - 1) or None]:
                 updates += removal(table, [name])
         updates += removal(
-            table, session_refs(table, plan.process, plan.session), keep=data.snapshot_id if keep and data is not None else None
+            table,
+            session_refs(table, plan.process, plan.session),
+            keep=data.snapshot_id if keep and data is not None else None,
         )
         return Change(
             updates=tuple(updates), requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=begin.snapshot_id),)
@@ -242,4 +258,3 @@ def failed_refs(table: Table, process: str) -> list[str]:
             if snapshot.summary.get(naming.PROCESS) == process:
                 found.append(name)
     return sorted(found)
-

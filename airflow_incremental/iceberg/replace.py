@@ -53,7 +53,9 @@ def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope:
     if ref is None or head is None or not ranges:
         return
     schema, specs = table.schema(), table.metadata.specs()
-    row_filter = range_filter(schema.find_field(event_time).field_type if event_time else None, event_time, ranges, scope)
+    row_filter = range_filter(
+        schema.find_field(event_time).field_type if event_time else None, event_time, ranges, scope
+    )
     evaluators = {
         spec_id: manifest_evaluator(spec, schema, inclusive_projection(schema, spec)(row_filter), case_sensitive=True)
         for spec_id, spec in specs.items()
@@ -90,7 +92,8 @@ def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool 
     for column, values in (scope or {}).items():
         field_id = table.schema().find_field(column).field_id
         position = next(
-            (i for i, f in enumerate(fields) if f.source_id == field_id and isinstance(f.transform, IdentityTransform)), None
+            (i for i, f in enumerate(fields) if f.source_id == field_id and isinstance(f.transform, IdentityTransform)),
+            None,
         )
         if position is None:
             sure = False
@@ -114,7 +117,9 @@ def _in_ranges(file: DataFile, spec_id: int, column: EventColumn | None, ranges:
     return True if covers else None
 
 
-def range_filter(field_type: IcebergType | None, event_time: str | None, ranges: EventRanges, scope: Scope) -> BooleanExpression:
+def range_filter(
+    field_type: IcebergType | None, event_time: str | None, ranges: EventRanges, scope: Scope
+) -> BooleanExpression:
     """Return an Iceberg expression that is true for every row of the ranges and scope (and perhaps for more)."""
     found: BooleanExpression = AlwaysTrue()
     if event_time is not None and field_type is not None and not ranges.is_everything:
@@ -140,4 +145,3 @@ def _literal(field_type: IcebergType, moment: dt.datetime) -> str:
         return moment.date().isoformat()
     text = moment.replace(tzinfo=None).isoformat()
     return f"{text}+00:00" if isinstance(field_type, TimestamptzType) else text
-

@@ -74,7 +74,12 @@ def _check(
     table: Table, spec: ProcessSpec, plan: Plan, branch: str, added: list[ManifestEntry], removed: list[ManifestEntry]
 ) -> None:
     if any(e.data_file.content != DataFileContent.DATA for e in (*added, *removed)):
-        raise _refused(branch, "row-level delete files were written", "copy-on-write data files", "set write.*.mode to copy-on-write")
+        raise _refused(
+            branch,
+            "row-level delete files were written",
+            "copy-on-write data files",
+            "set write.*.mode to copy-on-write",
+        )
     old_spec = [e for e in added if e.data_file.spec_id != table.metadata.default_spec_id]
     if old_spec:
         raise _refused(
@@ -85,7 +90,12 @@ def _check(
         )
     if plan.reads_added_rows and not plan.replaced:
         if removed:
-            raise _refused(branch, f"{len(removed)} files of main were removed", "added files only in mode 'append'", "append instead")
+            raise _refused(
+                branch,
+                f"{len(removed)} files of main were removed",
+                "added files only in mode 'append'",
+                "append instead",
+            )
         return
     for entry in removed:
         if _outside_rows(table, spec, plan, entry.data_file, whole=False):
@@ -120,9 +130,12 @@ def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *
     schema = table.schema()
     batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([FileScanTask(file)])
     return sum(
-        batch.num_rows - (pc.sum(inside(batch, spec.target.event_time, plan.replaced, plan.scope)).as_py() or 0) for batch in batches
+        batch.num_rows - (pc.sum(inside(batch, spec.target.event_time, plan.replaced, plan.scope)).as_py() or 0)
+        for batch in batches
     )
 
 
 def _refused(branch: str, found: str, expected: str, hint: str) -> TransformError:
-    return TransformError(f"what was written to branch {branch!r} cannot be published: {found}", expected=expected, hint=hint)
+    return TransformError(
+        f"what was written to branch {branch!r} cannot be published: {found}", expected=expected, hint=hint
+    )

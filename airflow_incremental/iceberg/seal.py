@@ -145,18 +145,22 @@ def seal(
             return None
         dropped: list[LiveFile] = []
         kept: list[DataFile] = []
-        touched = live_in(
-            table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope
-        )
+        touched = live_in(table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope)
         for item in touched:
             rest = _outside(table, spec, plan, item, rewritten, kept_id)
             if rest is None:
                 continue
             dropped.append(item.live)
             kept.extend(rest)
-        progress(f"sealing {len(output.files):,} new files; {len(dropped):,} files of main replaced, {len(kept):,} rewritten in part")
+        progress(
+            f"sealing {len(output.files):,} new files; {len(dropped):,} files of main replaced, {len(kept):,} rewritten in part"
+        )
         built = build_snapshot(
-            table, parent=head, added=[*output.files, *kept], dropped=dropped, summary={**summary_of(plan, output), naming.KEPT_ID: str(kept_id)}
+            table,
+            parent=head,
+            added=[*output.files, *kept],
+            dropped=dropped,
+            summary={**summary_of(plan, output), naming.KEPT_ID: str(kept_id)},
         )
         updates: list[TableUpdate] = [
             AddSnapshotUpdate(snapshot=built.snapshot),
@@ -227,7 +231,12 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
         if base is None:
             raise WatermarkLost(f"snapshot {plan.main}, where the plan was made, has been expired")
         changes = detect(
-            table, position_of(table, base), head, event_time=spec.target.event_time, mode="overwrite", on_lost_watermark="fail"
+            table,
+            position_of(table, base),
+            head,
+            event_time=spec.target.event_time,
+            mode="overwrite",
+            on_lost_watermark="fail",
         )
     except WatermarkLost as error:
         raise TargetChanged(
@@ -278,7 +287,9 @@ def _outside(
                 yield batch.filter(pc.invert(mask))
 
     schema = table.schema()
-    batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([_task(table, item.live.file)])
+    batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches(
+        [_task(table, item.live.file)]
+    )
     arrow_schema = schema.as_arrow()
     reader = pa.RecordBatchReader.from_batches(arrow_schema, (_cast(b, arrow_schema) for b in rest()))
     written = write(table, reader, write_id=uuid.uuid5(kept_id, path), check=None)

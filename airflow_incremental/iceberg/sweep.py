@@ -103,5 +103,3 @@ def _path(location: str) -> str:
     if parsed.scheme in ("", "file"):
         return parsed.path or location
     return f"{parsed.netloc}{parsed.path}"
-
-

@@ -86,7 +86,9 @@ def check_target(table: Table, spec: ProcessSpec) -> Grain | None:
             hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD day({spec.target.event_time}), or mode='append'",
         )
     identity = {
-        table.schema().find_column_name(f.source_id) for f in table.spec().fields if isinstance(f.transform, IdentityTransform)
+        table.schema().find_column_name(f.source_id)
+        for f in table.spec().fields
+        if isinstance(f.transform, IdentityTransform)
     }
     for column in spec.target.scope or {}:
         if column not in identity:
@@ -125,7 +127,9 @@ def create_target(catalog: Catalog, target: IcebergTarget, schema: Schema) -> Ta
     namespace = tuple(target.table.split(".")[:-1])
     catalog.create_namespace_if_not_exists(namespace)
     try:
-        with catalog.create_table_transaction(target.table, schema=schema, properties={"format-version": "2"}) as transaction:
+        with catalog.create_table_transaction(
+            target.table, schema=schema, properties={"format-version": "2"}
+        ) as transaction:
             fields = target.partition_fields()
             if fields:
                 with transaction.update_spec() as update:
@@ -140,6 +144,10 @@ def create_target(catalog: Catalog, target: IcebergTarget, schema: Schema) -> Ta
 def ddl(target: IcebergTarget, schema: Schema) -> str:
     """Return a CREATE TABLE statement for a target that does not exist."""
     columns = ",\n".join(f"  {f.name} {f.field_type}{' NOT NULL' if f.required else ''}" for f in schema.fields)
-    fields = ", ".join(column if transform == "identity" else f"{transform}({column})" for transform, column in target.partition_fields())
-    return f"CREATE TABLE {target.table} (\n{columns}\n) USING iceberg" + (f"\nPARTITIONED BY ({fields})" if fields else "")
-
+    fields = ", ".join(
+        column if transform == "identity" else f"{transform}({column})"
+        for transform, column in target.partition_fields()
+    )
+    return f"CREATE TABLE {target.table} (\n{columns}\n) USING iceberg" + (
+        f"\nPARTITIONED BY ({fields})" if fields else ""
+    )

@@ -119,7 +119,9 @@ def test_a_report_of_another_snapshot_is_not_believed(tmp_path: Path) -> None:
     world = prepared(tmp_path, "append")
     from airflow_incremental.audits import NotNull
 
-    process = world.process("second", transform="SELECT id, ts, region, NULL::BIGINT AS v10 FROM events", audits=(NotNull("v10"),))
+    process = world.process(
+        "second", transform="SELECT id, ts, region, NULL::BIGINT AS v10 FROM events", audits=(NotNull("v10"),)
+    )
     from airflow_incremental.sessions.planner import plan
     from airflow_incremental.sessions.process import Session
 

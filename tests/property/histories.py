@@ -121,7 +121,15 @@ class ForeignCommit:
 
     def do(self, world: World) -> None:
         table = world.target
-        values = {"id": -1, "ts": hour(FOREIGN_HOUR), "hour_ts": hour(FOREIGN_HOUR), "region": "zz", "v10": 0, "n": 0, "total": 0}
+        values = {
+            "id": -1,
+            "ts": hour(FOREIGN_HOUR),
+            "hour_ts": hour(FOREIGN_HOUR),
+            "region": "zz",
+            "v10": 0,
+            "n": 0,
+            "total": 0,
+        }
         names = world.target_schema.names
         import pyarrow as pa
 
@@ -163,7 +171,9 @@ class Run:
 
 
 land = st.builds(Land, st.lists(HOURS, min_size=1, max_size=4).map(tuple), st.sampled_from(["eu", "us"]))
-common = st.one_of(land, land, land, st.just(Compact()), st.just(AddColumn()), st.just(ForeignCommit()), st.just(CompactTarget()))
+common = st.one_of(
+    land, land, land, st.just(Compact()), st.just(AddColumn()), st.just(ForeignCommit()), st.just(CompactTarget())
+)
 rewrites = st.one_of(st.builds(Delete, st.integers(0, 50)), st.builds(Update, st.integers(0, 50), HOURS))
 rollbacks = st.builds(RollBack, st.integers(1, 3))
 repartition = st.builds(Repartition, st.sampled_from(["day", "hour"]))

@@ -64,7 +64,9 @@ def play(world: World, actions: list[Any]) -> None:
         last = published(world.target, world.name)
         if last is not None:
             consumed = last.watermark.positions["events"].snapshot_id
-            assert world.oracle(world.source_rows(consumed)) == world.oracle(world.source_rows(head)), "the watermark says what is loaded"
+            assert world.oracle(world.source_rows(consumed)) == world.oracle(world.source_rows(head)), (
+                "the watermark says what is loaded"
+            )
         assert [r for r in world.target.metadata.refs if r not in ("main", f"inc_wm_{world.name}")] == []
 
 
@@ -86,7 +88,9 @@ def test_append(actions: list[Any], source_fields: tuple[tuple[str, str], ...], 
 )
 def test_overwrite(actions: list[Any], source_fields: tuple[tuple[str, str], ...], version: str, unit: str) -> None:
     with tempfile.TemporaryDirectory() as home:
-        world = World(home=Path(home), mode="overwrite", source_fields=source_fields, target_fields=((unit, "hour_ts"),))
+        world = World(
+            home=Path(home), mode="overwrite", source_fields=source_fields, target_fields=((unit, "hour_ts"),)
+        )
         world.set_up_with(source_version=version)
         play(world, actions)
 

@@ -54,14 +54,18 @@ def new_catalog(home: Path, uri: str | None = None) -> Catalog:
     return catalog
 
 
-def create(catalog: Catalog, name: str, schema: pa.Schema, fields: Iterable[tuple[str, str]], **properties: str) -> Table:
+def create(
+    catalog: Catalog, name: str, schema: pa.Schema, fields: Iterable[tuple[str, str]], **properties: str
+) -> Table:
     """Create a table partitioned by ``(transform, column)`` fields."""
     table = catalog.create_table(name, schema=schema, properties=properties)
     fields = list(fields)
     if fields:
         with table.update_spec() as update:
             for transform, column in fields:
-                update.add_field(column, parse_transform(transform), f"{column}_{transform}" if transform != "identity" else column)
+                update.add_field(
+                    column, parse_transform(transform), f"{column}_{transform}" if transform != "identity" else column
+                )
     return catalog.load_table(name)
 
 
@@ -137,7 +141,13 @@ class World:
         values: dict[str, Any] = {
             "spec": self.spec,
             "catalog": self.catalog,
-            "owner": Owner(deployment="here", dag_id="dag", run_id=run_id, task_id="load", clear_number=changes.pop("clear_number", 0)),
+            "owner": Owner(
+                deployment="here",
+                dag_id="dag",
+                run_id=run_id,
+                task_id="load",
+                clear_number=changes.pop("clear_number", 0),
+            ),
             "transform": APPEND_SQL if self.mode == "append" else OVERWRITE_SQL,
             "run_is_over": self.over,
         }

@@ -32,7 +32,18 @@ def plan(ranges: EventRanges) -> Plan:
         target_uuid="u",
         main=1,
         base_session=None,
-        sources=(SourcePlan(name="s", table="r.s", base=None, pinned=POSITION, derivation="lineage", changed=ranges, rows_added=3, rows_late=1),),
+        sources=(
+            SourcePlan(
+                name="s",
+                table="r.s",
+                base=None,
+                pinned=POSITION,
+                derivation="lineage",
+                changed=ranges,
+                rows_added=3,
+                rows_late=1,
+            ),
+        ),
         replaced=ranges,
         affected=ranges,
         late=ranges.below(T0 + dt.timedelta(hours=3)),
@@ -52,7 +63,9 @@ def test_a_plan_survives_its_stored_form() -> None:
 
 
 def test_a_plan_with_very_many_holes_is_widened_until_it_fits() -> None:
-    scattered = EventRanges(tuple(r for r in hours(*range(0, 80_000, 2)).ranges if (r.start.day * 7 + r.start.hour) % 3))
+    scattered = EventRanges(
+        tuple(r for r in hours(*range(0, 80_000, 2)).ranges if (r.start.day * 7 + r.start.hour) % 3)
+    )
     fitted = plan(scattered).fitted()
     assert len(fitted.encode()) <= PLAN_LIMIT
     assert fitted.replaced.union(scattered) == fitted.replaced, "nothing that has to be computed is lost"
@@ -69,7 +82,10 @@ def test_what_people_read() -> None:
     text = plan(hours(1, 2, 5)).describe()
     assert "3 rows added" in text
     assert "1 late" in text
-    assert "replaces m.t: 2024-01-01T01:00:00Z/2024-01-01T03:00:00Z, 2024-01-01T05:00:00Z/2024-01-01T06:00:00Z (3 hours)" in text
+    assert (
+        "replaces m.t: 2024-01-01T01:00:00Z/2024-01-01T03:00:00Z, 2024-01-01T05:00:00Z/2024-01-01T06:00:00Z (3 hours)"
+        in text
+    )
 
 
 def test_owners() -> None:

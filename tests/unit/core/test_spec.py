@@ -66,7 +66,9 @@ def test_table_names_need_a_namespace(table: Any) -> None:
 
 
 def test_templates_pass_until_they_are_rendered() -> None:
-    found = spec(process="{{ params.p }}", target=IcebergTarget("{{ params.t }}", event_time="ts"), initial="{{ params.i }}")
+    found = spec(
+        process="{{ params.p }}", target=IcebergTarget("{{ params.t }}", event_time="ts"), initial="{{ params.i }}"
+    )
     assert found.process == "{{ params.p }}"
 
 
