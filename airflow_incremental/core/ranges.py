@@ -91,12 +91,16 @@ class Grain(str, enum.Enum):
         return moment if start == moment else self.after(start)
 
 
+def _range_end(moment: dt.datetime) -> dt.datetime:
+    return utc(moment, what="an end of a range")
+
+
 @attrs.frozen(order=True)
 class TimeRange:
     """``[start, end)``: event times from ``start`` on and before ``end``, both timezone-aware and kept in UTC."""
 
-    start: dt.datetime = attrs.field(converter=lambda m: utc(m, what="the start of a range"))
-    end: dt.datetime = attrs.field(converter=lambda m: utc(m, what="the end of a range"))
+    start: dt.datetime = attrs.field(converter=_range_end)
+    end: dt.datetime = attrs.field(converter=_range_end)
 
     def __attrs_post_init__(self) -> None:
         if self.start >= self.end:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import attrs
@@ -40,6 +40,13 @@ def one_of(value: Any, choices: Any, *, what: str) -> Any:
     raise ArgumentError(f"{what} is {value!r}", expected=f"one of {', '.join(repr(a) for a in allowed)}")
 
 
+def _choice(choices: Any) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    def check(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        one_of(value, choices, what=attribute.name)
+
+    return check
+
+
 def _table_name(value: Any, *, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise ArgumentError(f"{what} is {value!r}", expected="a table identifier such as 'namespace.table'")
@@ -72,6 +79,32 @@ class IcebergSource:
         return attrs.asdict(self)
 
 
+def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
+    if scope is None:
+        return None
+    if not isinstance(scope, Mapping) or not scope:
+        raise ArgumentError(
+            f"scope is {scope!r}", expected="a mapping of identity partition columns to a value or a list of values"
+        )
+    found = {}
+    for column, values in sorted(scope.items()):
+        items = tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
+        for value in items:
+            if not isinstance(value, (str, int, bool, type(None))):
+                raise ArgumentError(
+                    f"scope asks {column!r} to be {value!r} ({type(value).__name__})",
+                    expected="strings, integers, booleans or None",
+                )
+        found[column] = items
+    return found
+
+
+def _partition_by(fields: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if fields is None:
+        return None
+    return (fields,) if isinstance(fields, str) else tuple(fields)
+
+
 @attrs.frozen
 class IcebergTarget:
     """The Iceberg table a process writes.
@@ -88,11 +121,9 @@ class IcebergTarget:
 
     table: str
     event_time: str | None = None
-    scope: Mapping[str, Sequence[ScopeValue]] | None = attrs.field(default=None, converter=lambda s: _scope(s))
+    scope: Mapping[str, Sequence[ScopeValue]] | None = attrs.field(default=None, converter=_scope)
     create: bool = False
-    partition_by: tuple[str, ...] | None = attrs.field(
-        default=None, converter=lambda p: None if p is None else ((p,) if isinstance(p, str) else tuple(p))
-    )
+    partition_by: tuple[str, ...] | None = attrs.field(default=None, converter=_partition_by)
 
     def __attrs_post_init__(self) -> None:
         _table_name(self.table, what="the table of the target")
@@ -119,26 +150,6 @@ class IcebergTarget:
             "create": self.create,
             "partition_by": None if self.partition_by is None else list(self.partition_by),
         }
-
-
-def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
-    if scope is None:
-        return None
-    if not isinstance(scope, Mapping) or not scope:
-        raise ArgumentError(
-            f"scope is {scope!r}", expected="a mapping of identity partition columns to a value or a list of values"
-        )
-    found = {}
-    for column, values in sorted(scope.items()):
-        items = tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
-        for value in items:
-            if not isinstance(value, (str, int, bool, type(None))):
-                raise ArgumentError(
-                    f"scope asks {column!r} to be {value!r} ({type(value).__name__})",
-                    expected="strings, integers, booleans or None",
-                )
-        found[column] = items
-    return found
 
 
 def scopes_overlap(a: Mapping[str, Sequence[ScopeValue]] | None, b: Mapping[str, Sequence[ScopeValue]] | None) -> bool:
@@ -186,6 +197,10 @@ class Initial:
         )
 
 
+def _initial(value: Any) -> Initial:
+    return value if isinstance(value, Initial) else Initial.parse(value)
+
+
 def initial_as_plain(value: Any) -> Any:
     """Return ``initial`` as a plain value that Airflow can serialise the same way in every parse."""
     if isinstance(value, Mapping):
@@ -226,20 +241,25 @@ class ProcessSpec:
     process: str = attrs.field(converter=check_process_name)
     sources: Mapping[str, IcebergSource]
     target: IcebergTarget
-    mode: Mode = attrs.field(converter=lambda v: one_of(v, Mode, what="mode"))
-    initial: Initial = attrs.field(default="all", converter=lambda v: v if isinstance(v, Initial) else Initial.parse(v))
-    on_rewrite: OnRewrite = attrs.field(default="fail", converter=lambda v: one_of(v, OnRewrite, what="on_rewrite"))
-    on_null_event_time: OnNullEventTime = attrs.field(
-        default="fail", converter=lambda v: one_of(v, OnNullEventTime, what="on_null_event_time")
-    )
-    on_lost_watermark: OnLostWatermark = attrs.field(
-        default="fail", converter=lambda v: one_of(v, OnLostWatermark, what="on_lost_watermark")
-    )
-    on_missing_bounds: OnMissingBounds = attrs.field(
-        default="read", converter=lambda v: one_of(v, OnMissingBounds, what="on_missing_bounds")
-    )
+    mode: Mode = attrs.field(validator=_choice(Mode))
+    initial: Initial = attrs.field(factory=lambda: Initial(position="all"), converter=_initial)
+    on_rewrite: OnRewrite = attrs.field(default="fail", validator=_choice(OnRewrite))
+    on_null_event_time: OnNullEventTime = attrs.field(default="fail", validator=_choice(OnNullEventTime))
+    on_lost_watermark: OnLostWatermark = attrs.field(default="fail", validator=_choice(OnLostWatermark))
+    on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=_choice(OnMissingBounds))
 
     def __attrs_post_init__(self) -> None:
+        self._check_sources()
+        if self.replaces:
+            self._check_event_times()
+        if self.mode == "append" and len(self.sources) > 1:
+            raise ArgumentError(
+                f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
+                expected="one source in mode 'append': added rows joined to added rows would miss new rows that match old ones",
+                hint="use mode='overwrite', or one process per source",
+            )
+
+    def _check_sources(self) -> None:
         if not self.sources:
             raise ArgumentError(f"process {self.process!r} has no sources", expected="at least one IcebergSource")
         for name, source in self.sources.items():
@@ -254,31 +274,26 @@ class ProcessSpec:
                     expected="a target that is not one of the sources",
                     hint="write to another table; a load that reads its own output never ends",
                 )
-        needs_time = self.mode == "overwrite" or self.on_rewrite == "overwrite"
-        if needs_time:
-            why = "mode='overwrite'" if self.mode == "overwrite" else "on_rewrite='overwrite'"
-            for name, source in self.sources.items():
-                if source.event_time is None:
-                    raise ArgumentError(
-                        f"source {name!r} of process {self.process!r} has no event_time, which {why} needs",
-                        expected="IcebergSource(table, event_time=<column>)",
-                    )
-            if self.target.event_time is None:
+
+    def _check_event_times(self) -> None:
+        """Replacing ranges needs to know the range of a source row and of a target row, and that they are the same."""
+        why = "mode='overwrite'" if self.mode == "overwrite" else "on_rewrite='overwrite'"
+        for name, source in self.sources.items():
+            if source.event_time is None:
                 raise ArgumentError(
-                    f"the target of process {self.process!r} has no event_time, which {why} needs",
-                    expected="IcebergTarget(table, event_time=<column>)",
+                    f"source {name!r} of process {self.process!r} has no event_time, which {why} needs",
+                    expected="IcebergSource(table, event_time=<column>)",
                 )
-        if self.mode == "append" and self.on_rewrite == "overwrite" and not self.keeps_event_time:
+        if self.target.event_time is None:
+            raise ArgumentError(
+                f"the target of process {self.process!r} has no event_time, which {why} needs",
+                expected="IcebergTarget(table, event_time=<column>)",
+            )
+        if not self.keeps_event_time:
             raise ArgumentError(
                 f"process {self.process!r} recomputes rewritten ranges, but source and target name different event times",
                 expected="the same event_time column in source and target, carried through unchanged by the transform",
                 hint="give both the same column name, or choose on_rewrite='fail' or 'ignore'",
-            )
-        if self.mode == "append" and len(self.sources) > 1:
-            raise ArgumentError(
-                f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
-                expected="one source in mode 'append': added rows joined to added rows would miss new rows that match old ones",
-                hint="use mode='overwrite', or one process per source",
             )
 
     @property

@@ -135,10 +135,8 @@ def build_snapshot(
             collector.add_file(file, schema=schema, partition_spec=metadata.spec())
         rewritten.insert(0, write(metadata.default_spec_id, fresh))
 
-    if not dropped:
-        operation = Operation.APPEND
-    else:
-        operation = Operation.OVERWRITE if added else Operation.DELETE
+    emptied = Operation.OVERWRITE if added else Operation.DELETE
+    operation = emptied if dropped else Operation.APPEND
     list_path = locations.new_metadata_location(f"snap-{snapshot_id}-0-{write_uuid}.avro")
     written.append(list_path)
     sequence = metadata.next_sequence_number()

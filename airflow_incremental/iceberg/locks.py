@@ -254,7 +254,7 @@ def failed_refs(table: Table, process: str) -> list[str]:
     found = []
     for name, ref in table.metadata.refs.items():
         snapshot = index.get(ref.snapshot_id)
-        if name.startswith(naming.FAILED_PREFIX) and snapshot is not None and snapshot.summary is not None:
-            if snapshot.summary.get(naming.PROCESS) == process:
-                found.append(name)
+        summary = snapshot.summary if snapshot is not None else None
+        if name.startswith(naming.FAILED_PREFIX) and summary is not None and summary.get(naming.PROCESS) == process:
+            found.append(name)
     return sorted(found)

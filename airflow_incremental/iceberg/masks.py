@@ -16,7 +16,7 @@ Scope = Mapping[str, Sequence[ScopeValue]] | None
 
 
 def in_ranges(column: pa.Array | pa.ChunkedArray, ranges: EventRanges) -> Any:
-    """Return a boolean array: is each event time in ``ranges``? Ranges start and end on whole hours.
+    """Return a boolean array that says of each event time whether it is in ``ranges``, which start and end on whole hours.
 
     Dates count as their midnight and timestamps without zone as UTC. Only the distinct hours are compared one by one, so the cost
     does not grow with the number of ranges.
@@ -27,7 +27,7 @@ def in_ranges(column: pa.Array | pa.ChunkedArray, ranges: EventRanges) -> Any:
 
 
 def in_scope(batch: pa.RecordBatch | pa.Table, scope: Scope) -> Any:
-    """Return a boolean array: does each row have one of the scope's values in every scope column?"""
+    """Return a boolean array that says of each row whether it has one of the scope's values in every scope column."""
     found = pa.repeat(pa.scalar(value=True), batch.num_rows)
     for column, values in (scope or {}).items():
         array = batch.column(column)
@@ -36,7 +36,7 @@ def in_scope(batch: pa.RecordBatch | pa.Table, scope: Scope) -> Any:
 
 
 def inside(batch: pa.RecordBatch | pa.Table, event_time: str | None, ranges: EventRanges, scope: Scope) -> Any:
-    """Return a boolean array: is each row in the ranges and in the scope?"""
+    """Return a boolean array that says of each row whether it is in the ranges and in the scope."""
     found = in_scope(batch, scope)
     if event_time is None or ranges.is_everything:
         return found

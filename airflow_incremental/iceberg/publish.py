@@ -35,7 +35,7 @@ from airflow_incremental.iceberg.seal import Output, Sealed, check_shape, summar
 from airflow_incremental.iceberg.state import is_publish_of, main_lineage, published_by, state_value
 
 
-class MainMoved(Exception):  # noqa: N818  (a turn in the protocol, not an error anyone sees)
+class MainMoved(Exception):
     """``main`` is not what the sealed snapshot stands on any more; it has to be sealed again."""
 
 

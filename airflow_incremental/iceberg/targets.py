@@ -24,6 +24,9 @@ from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.replace import live_in
 
+#: The one format version that pyiceberg can write and that has the sequence numbers a session relies on.
+FORMAT_VERSION = 2
+
 _TRANSFORMS: dict[type[Transform], Grain] = {  # type: ignore[type-arg]
     HourTransform: Grain.HOUR,
     DayTransform: Grain.DAY,
@@ -45,7 +48,7 @@ def find_target(catalog: Catalog, target: IcebergTarget) -> Table | None:
 def check_format(table: Table) -> Table:
     """Refuse format versions that cannot carry a session."""
     version = table.metadata.format_version
-    if version != 2:
+    if version != FORMAT_VERSION:
         raise TableError(
             f"the target {'.'.join(table.name())} has format version {version}",
             expected="Iceberg format version 2",
