@@ -142,6 +142,10 @@ class AirflowStack:
         """Return all living processes of the stack: the components, their workers, supervisors and tasks."""
         return members(list(self._components.values()))
 
+    def owns(self, pid: int) -> bool:
+        """Say whether a process is alive and one of the stack's."""
+        return belongs_to(pid, list(self._components.values()))
+
     def tail(self, name: str, lines: int = 25) -> str:
         """Return the end of a component's log: ``scheduler``, ``dag_processor``, ``triggerer`` or ``api_server``."""
         return self._components[name].tail(lines)
@@ -180,7 +184,7 @@ class AirflowStack:
             if task.state != "running" or task.pid is None:
                 return None
             # A task that has just ended is still 'running' for a moment, and its id could be taken by another process.
-            return task.pid if belongs_to(task.pid, list(self._components.values())) else None
+            return task.pid if self.owns(task.pid) else None
 
         pid: int = self.client.wait_until(
             look, timeout=timeout, every=0.05, what=f"task {task_id} of {dag_id} {run_id} to run"

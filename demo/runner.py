@@ -1,0 +1,214 @@
+"""The demonstration itself: deliveries, runs, a broken delivery, a killed task, and the reckoning at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+
+import attrs
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyiceberg.exceptions import NoSuchTableError
+from pyiceberg.table import Table
+
+from airflow_incremental.iceberg.locks import read_lock
+from airflow_incremental.iceberg.state import published
+from demo.flights import Tick
+from demo.landing import Lakehouse, create_source, deliver_again, land, spoil
+from demo.report import AuditBlocked, Killed, Report, TickReport, report_target
+from demo.stack import AirflowStack
+
+#: DAG, which is also the name of its process -> target.
+TARGETS = {"flight_fact": "mart.flight_fact", "hourly_departures": "mart.hourly_departures"}
+#: The delivery with rows that violate an audit, and the first after which a task is killed.
+BAD_TICK, KILL_FROM_TICK = 5, 7
+#: The task that is killed: it runs all steps of a session.
+_VICTIM = ("hourly_departures", "load")
+#: Seconds a run may take; an idle machine needs a tenth of it.
+_PATIENCE = 180.0
+
+
+class DemoError(Exception):
+    """A run did not go as it must; the message holds the end of the log of the task that failed."""
+
+
+@attrs.define(kw_only=True)
+class Demo:
+    """Runs the demonstration against a started stack.
+
+    :param stack: an Airflow with the DAGs of ``TARGETS``, whose connection leads to ``lakehouse``.
+    :param lakehouse: where flights land and targets are written; must not hold a landing table yet.
+    :param ticks: the deliveries.
+    :param say: takes one line for people at a time.
+    """
+
+    stack: AirflowStack
+    lakehouse: Lakehouse
+    ticks: Sequence[Tick]
+    say: Callable[[str], None]
+    _blocked: AuditBlocked | None = None
+    _killed: Killed | None = None
+
+    def run(self) -> Report:
+        """Land all deliveries and load each; return what was found.
+
+        :raises DemoError: a run ended otherwise than it must.
+        """
+        began = time.monotonic()
+        create_source(self.lakehouse.catalog())
+        for dag_id in TARGETS:
+            self.stack.client.unpause(dag_id)
+        ticks, landed = [], pa.table({})
+        for tick in self.ticks:
+            ticks.append(self._deliver(tick, late=_late(tick.rows, landed)))
+            landed = tick.rows if landed.num_rows == 0 else pa.concat_tables([landed, tick.rows])
+        return Report(
+            flights=landed.num_rows,
+            ticks=ticks,
+            targets={
+                identifier: report_target(self._table(identifier), process=process, landed=landed)
+                for process, identifier in TARGETS.items()
+            },
+            blocked=self._blocked,
+            killed=self._killed,
+            seconds=time.monotonic() - began,
+        )
+
+    def _deliver(self, tick: Tick, *, late: int) -> TickReport:
+        began = time.monotonic()
+        if tick.number == BAD_TICK:
+            note = self._deliver_bad(tick)
+        else:
+            land(self.lakehouse.catalog(), tick.rows)
+            note = self._load(tick)
+        seconds = time.monotonic() - began
+        self.say(
+            f"[{tick.number:>2}/{len(self.ticks)}] {tick.rows.num_rows:>5,} flights landed until {tick.end:%Y-%m-%d %H:%M}, "
+            f"{late:>3} of them late; loaded in {seconds:.0f} s{note and f': {note}'}"
+        )
+        return TickReport(
+            number=tick.number,
+            until=tick.end.isoformat(),
+            flights=tick.rows.num_rows,
+            late=late,
+            seconds=round(seconds, 1),
+            note=note,
+        )
+
+    def _load(self, tick: Tick) -> str:
+        """Run both DAGs side by side, both must succeed; kill a task on the way if it is time for that."""
+        runs = {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS}
+        killed = None
+        if tick.number >= KILL_FROM_TICK and self._killed is None:
+            killed = self._kill_within_session(runs[_VICTIM[0]])
+        for dag_id, run_id in runs.items():
+            self._must_succeed(dag_id, run_id)
+        if killed is None:
+            return ""
+        pid, session = killed
+        self._killed = self._recovery(tick, runs[_VICTIM[0]], pid, session)
+        return f"process {pid} of {'.'.join(_VICTIM)} was killed, try {self._killed.tries} finished its work"
+
+    def _deliver_bad(self, tick: Tick) -> str:
+        """Deliver spoiled rows, see the audit stop them, have the delivery sent again, and load it."""
+        spoiled, bad_rows = spoil(tick.rows)
+        before = _head(self._table(TARGETS["flight_fact"]))
+        land(self.lakehouse.catalog(), spoiled)
+        runs = {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS}
+        self._must_succeed("hourly_departures", runs["hourly_departures"])  # has no audit on what is wrong
+        run_id = runs["flight_fact"]
+        state = self.stack.client.wait_for_run("flight_fact", run_id, _PATIENCE)
+        failed = [t for t in self.stack.client.tasks("flight_fact", run_id) if t.state == "failed"]
+        if state != "failed" or not failed:
+            msg = f"run {run_id} of flight_fact ended as {state} although {bad_rows} rows violate its audits"
+            raise DemoError(msg)
+        log = self.stack.client.log("flight_fact", run_id, failed[0].task_id, try_number=failed[0].try_number)
+        if "AuditFailed" not in log:
+            msg = f"task {failed[0].task_id} of {run_id} failed, but not in an audit:\n{_end(log)}"
+            raise DemoError(msg)
+        published_nothing = _head(self._table(TARGETS["flight_fact"])) == before
+        deliver_again(self.lakehouse.catalog(), tick)
+        self._load(tick)
+        self._blocked = AuditBlocked(
+            tick=tick.number,
+            run_id=run_id,
+            failed_task=failed[0].task_id,
+            bad_rows=bad_rows,
+            published_nothing=published_nothing,
+            loaded_after_repair=_head(self._table(TARGETS["flight_fact"])) != before,
+        )
+        return f"{bad_rows} bad rows, stopped by an audit; sent again"
+
+    def _kill_within_session(self, run_id: str) -> tuple[int, str] | None:
+        """Kill the task's process while it holds the lock of its session.
+
+        Returns the process and the session, or None if the session was over before it was seen: then the next
+        delivery is tried.
+        """
+        dag_id, task_id = _VICTIM
+        pid = self.stack.task_pid(dag_id, run_id, task_id, timeout=_PATIENCE)
+        catalog = self.lakehouse.catalog()
+        while self.stack.owns(pid):
+            lock = read_lock(catalog.load_table(TARGETS[dag_id]), dag_id)
+            if lock is not None:
+                # Stopped first, so that nothing moves between the last look and the end.
+                os.kill(pid, signal.SIGSTOP)
+                still = read_lock(catalog.load_table(TARGETS[dag_id]), dag_id)
+                os.kill(pid, signal.SIGCONT if still is None else signal.SIGKILL)
+                if still is not None:
+                    return pid, still.plan.session
+            time.sleep(0.01)
+        return None
+
+    def _recovery(self, tick: Tick, run_id: str, pid: int, session: str) -> Killed:
+        dag_id, task_id = _VICTIM
+        last = published(self._table(TARGETS[dag_id]), dag_id)
+        return Killed(
+            tick=tick.number,
+            run_id=run_id,
+            task=f"{dag_id}.{task_id}",
+            pid=pid,
+            session=session,
+            published_session=None if last is None else last.session,
+            tries=self.stack.client.task(dag_id, run_id, task_id).try_number,
+            state=self.stack.client.run_state(dag_id, run_id),
+        )
+
+    def _must_succeed(self, dag_id: str, run_id: str) -> None:
+        client = self.stack.client
+        state = client.wait_for_run(dag_id, run_id, _PATIENCE)
+        if state == "success":
+            return
+        logs = [
+            f"The end of the log of {t.task_id}, try {t.try_number}:\n"
+            f"{_end(client.log(dag_id, run_id, t.task_id, try_number=t.try_number))}"
+            for t in client.tasks(dag_id, run_id)
+            if t.state == "failed"
+        ]
+        msg = "\n".join([f"run {run_id} of {dag_id} ended as {state}; it had to succeed", *logs])
+        raise DemoError(msg)
+
+    def _table(self, identifier: str) -> Table:
+        try:
+            return self.lakehouse.catalog().load_table(identifier)
+        except NoSuchTableError as error:
+            msg = f"{identifier} does not exist although its DAG has succeeded"
+            raise DemoError(msg) from error
+
+
+def _late(rows: pa.Table, landed: pa.Table) -> int:
+    """Count the rows that are older than the newest row that had landed before."""
+    if landed.num_rows == 0:
+        return 0
+    return int(pc.sum(pc.less(rows["time_hour"], pc.max(landed["time_hour"]))).as_py())
+
+
+def _head(table: Table) -> int | None:
+    snapshot = table.current_snapshot()
+    return None if snapshot is None else snapshot.snapshot_id
+
+
+def _end(log: str, lines: int = 40) -> str:
+    return "\n".join(log.splitlines()[-lines:])
