@@ -1,0 +1,41 @@
+"""Reading manifest lists and manifests, counting what is read: the cost of planning is the cost of these reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import attrs
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import ManifestEntry, ManifestFile, read_manifest_list
+from pyiceberg.table.snapshots import Snapshot
+
+from airflow_incremental.iceberg.event_times import in_parallel
+
+
+@attrs.define
+class ManifestReader:
+    """Reads the metadata of one table's snapshots and counts lists, manifests and entries."""
+
+    io: FileIO
+    lists_read: int = attrs.field(default=0, init=False)
+    manifests_read: int = attrs.field(default=0, init=False)
+    entries_read: int = attrs.field(default=0, init=False)
+
+    def lists(self, snapshots: Sequence[Snapshot]) -> list[list[ManifestFile]]:
+        """Read the manifest list of each snapshot."""
+        self.lists_read += len(snapshots)
+        return in_parallel(lambda s: list(read_manifest_list(self.io.new_input(s.manifest_list))), snapshots)
+
+    def entries(
+        self, manifests: Iterable[ManifestFile], keep: Callable[[ManifestEntry], bool] = lambda _: True
+    ) -> Iterator[ManifestEntry]:
+        """Read the entries of manifests, deleted ones too, and return those that are to be kept; spec ids are set on the files."""
+
+        def read(manifest: ManifestFile) -> tuple[int, list[ManifestEntry]]:
+            found = manifest.fetch_manifest_entry(self.io, discard_deleted=False)
+            return len(found), [e for e in found if keep(e)]
+
+        for count, found in in_parallel(read, manifests):
+            self.manifests_read += 1
+            self.entries_read += count
+            yield from found

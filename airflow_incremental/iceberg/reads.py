@@ -1,0 +1,171 @@
+"""What a session reads from a source, bound to exact files: added rows, whole ranges at a snapshot, or given files.
+
+Local Parquet files whose columns an engine can find by field id are handed over as paths; everything else (row-level
+deletes, remote storage, evolved nested columns) comes as record batches through pyiceberg, one batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import pyarrow as pa
+from pyiceberg.expressions import AlwaysTrue
+from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files, schema_to_pyarrow
+from pyiceberg.manifest import DataFile, FileFormat
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
+
+from airflow_incremental.core.changes import ChangeSet
+from airflow_incremental.core.errors import PlanExpired
+from airflow_incremental.core.plan import SourcePlan
+from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.iceberg.bounds import EventColumn
+from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
+from airflow_incremental.iceberg.event_times import in_parallel
+from airflow_incremental.iceberg.lineage import SnapshotIndex
+from airflow_incremental.iceberg.scan import added_tasks, live_tasks
+
+
+def read_added(
+    table: Table,
+    name: str,
+    plan_source: SourcePlan,
+    changes: ChangeSet,
+    *,
+    event_time: str | None,
+    keep: EventRanges | None = None,
+    drop: EventRanges | None = None,
+) -> SourceRead:
+    """Return the rows a change set added, under the schema of the pinned snapshot.
+
+    Rows that were deleted before anybody consumed them are left out.
+
+    :param keep: rows to keep by event time; None keeps all.
+    :param drop: rows to leave out by event time.
+    :raises PlanExpired: the pinned snapshot or a file is gone.
+    :raises TableError: a file does not fit the table.
+    """
+    schema = _schema_at(table, plan_source.pinned.snapshot_id)
+    tasks = added_tasks(table, changes.added, changes.masks, keep=keep, drop=drop)
+    return _source_read(table, name, schema, tasks, event_time=event_time, keep=keep, drop=drop)
+
+
+def read_ranges(
+    table: Table, name: str, snapshot_id: int | None, *, event_time: str | None, keep: EventRanges | None
+) -> SourceRead:
+    """Return the rows of a snapshot whose event time lies in ``keep``; the cost follows the ranges, not the table.
+
+    :param snapshot_id: None for a table without snapshots, which has no rows.
+    :param keep: None reads the whole snapshot.
+    :raises PlanExpired: the snapshot or a file is gone.
+    :raises TableError: a file does not fit the table, or equality deletes apply.
+    """
+    schema = _schema_at(table, snapshot_id)
+    snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
+    column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
+    tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=keep)
+    return _source_read(table, name, schema, tasks, event_time=event_time, keep=keep)
+
+
+def read_files(table: Table, name: str, files: Sequence[DataFile], *, event_time: str | None = None) -> SourceRead:
+    """Return the rows of given data files that have no row-level deletes, under the table's current schema."""
+    return _source_read(table, name, table.schema(), [FileScanTask(f) for f in files], event_time=event_time)
+
+
+def _schema_at(table: Table, snapshot_id: int | None) -> Schema:
+    """Return the schema of a snapshot: a replayed plan sees the same columns, whatever was added to the table since."""
+    if snapshot_id is None:
+        return table.schema()
+    snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
+    if snapshot is None:
+        raise PlanExpired(
+            f"snapshot {snapshot_id} of table {'.'.join(table.name())}, which the plan reads, does not exist any more",
+            expected="snapshots that are kept longer than a session takes",
+            hint="retry the task; it plans anew. Keep source snapshots longer if this happens again",
+        )
+    return table.schemas().get(snapshot.schema_id, table.schema()) if snapshot.schema_id is not None else table.schema()
+
+
+def _source_read(
+    table: Table,
+    name: str,
+    schema: Schema,
+    tasks: Sequence[FileScanTask],
+    *,
+    event_time: str | None,
+    keep: EventRanges | None = None,
+    drop: EventRanges | None = None,
+) -> SourceRead:
+    arrow_schema = schema_to_pyarrow(schema, include_field_ids=False)
+    plain, rest = _split(table, schema, tasks)
+    parts = []
+    if plain:
+        paths = tuple(path for _, path in plain)
+        opener = _opener(table, schema, arrow_schema, [t for t, _ in plain])
+        parts.append(ReadPart(paths=paths, batches=opener, keep=keep, drop=drop))
+    if rest:
+        parts.append(ReadPart(paths=None, batches=_opener(table, schema, arrow_schema, rest), keep=keep, drop=drop))
+    column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
+    return SourceRead(
+        name=name,
+        schema=arrow_schema,
+        field_ids=tuple(f.field_id for f in schema.fields),
+        parts=tuple(parts),
+        event_time=None if column is None else schema.find_column_name(column.field_id),
+        rows=sum(t.file.record_count for t in tasks),
+        bytes=sum(t.file.file_size_in_bytes for t in tasks),
+        files=len(tasks),
+    )
+
+
+def _split(
+    table: Table, schema: Schema, tasks: Sequence[FileScanTask]
+) -> tuple[list[tuple[FileScanTask, str]], list[FileScanTask]]:
+    """Look into every file and tell those an engine may open itself, with their paths, from the others."""
+    reader, identity = ColumnReader(table), identity_positions(table)
+
+    def path_if_plain(task: FileScanTask) -> str | None:
+        file = task.file
+        if file.file_format != FileFormat.PARQUET:
+            return None
+        try:
+            columns = reader.of_file(file.file_path)
+        except FileNotFoundError as error:
+            raise PlanExpired(
+                f"data file {file.file_path} of table {'.'.join(table.name())}, which the plan reads, is gone",
+                expected="files that are kept longer than a session takes",
+                hint="retry the task; it plans anew. Keep source snapshots longer if this happens again",
+            ) from error
+        if task.delete_files or not plain_in(columns, schema, file, identity.get(file.spec_id, {})):
+            return None
+        return local_path(file.file_path)
+
+    plain: list[tuple[FileScanTask, str]] = []
+    rest: list[FileScanTask] = []
+    for task, path in zip(tasks, in_parallel(path_if_plain, tasks), strict=True):
+        if path is None:
+            rest.append(task)
+        else:
+            plain.append((task, path))
+    return plain, rest
+
+
+def _opener(
+    table: Table, schema: Schema, arrow_schema: pa.Schema, tasks: Sequence[FileScanTask]
+) -> Callable[[], pa.RecordBatchReader]:
+    """Return what opens a new stream of the files' rows, row-level deletes and schema evolution applied."""
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
+        deletes = _read_all_delete_files(table.io, tasks)
+        for task in tasks:
+            # Not the public to_record_batches: it starts all files at once and holds what they give until it is asked
+            # for.
+            for batch in scan._record_batches_from_scan_tasks_and_deletes([task], deletes):  # noqa: SLF001
+                yield pa.RecordBatch.from_arrays(
+                    [column.cast(field.type) for column, field in zip(batch.columns, arrow_schema, strict=True)],
+                    schema=arrow_schema,
+                )
+
+    return lambda: pa.RecordBatchReader.from_batches(arrow_schema, stream())
