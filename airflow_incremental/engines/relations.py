@@ -1,0 +1,172 @@
+"""Source reads as DuckDB relations: each name stands for exactly the rows of its read, whatever they come from.
+
+Files are opened by path with their columns found by Iceberg field id, so columns that were renamed, added or dropped
+since a file was written read right, and nothing is guessed from the path (DuckDB's own guess reads the partition value
+``a/b 1`` as ``a/b+1``). Streams are copied into a table of a database file first: a stream can be read once, a name may
+be used many times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from airflow_incremental.core.errors import TransformError
+from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.engines.filters import EventTimeColumn, filtered, internal_table, quote
+
+#: Relation with the plan's ranges that every transform can read.
+PLAN_RANGES = "plan_ranges"
+
+
+def open_connection(
+    directory: str | Path, *, memory_limit: str | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open a new database file in ``directory``; close it before the directory is removed.
+
+    Sessions are in UTC, nothing is downloaded, and Python variables are not visible to SQL.
+
+    :param directory: holds the database file and what queries spill; made if it does not exist.
+    :param memory_limit: what DuckDB may use before it spills, such as ``"2GB"``; default is its own, 80% of the memory it sees.
+    :param threads: default is one per core.
+    """
+    where = Path(directory)
+    where.mkdir(parents=True, exist_ok=True)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "temp_directory": str(where / "spill"),
+        # Rows need no order but what a query asks for; keeping the order of files costs memory.
+        "preserve_insertion_order": "false",
+        "python_enable_replacements": "false",
+        # 64-bit offsets: a batch of strings may be longer than 2 GiB.
+        "arrow_large_buffer_size": "true",
+    }
+    if memory_limit is not None:
+        config["memory_limit"] = memory_limit
+    if threads is not None:
+        config["threads"] = str(threads)
+    con = duckdb.connect(str(where / "engine.duckdb"), config=config)
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def bind(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
+    """Make ``read.name`` a view over exactly the rows of the read.
+
+    :raises TransformError: the name or the columns cannot be told apart in SQL, which ignores case.
+    :raises TableError: the event time of the read is not a column of it, or not a date or timestamp.
+    """
+    _check_names(con, read)
+    types = sql_types(con, read.schema)
+    selects = [_part(con, read, part, types) for part in read.parts]
+    if not selects:
+        nothing = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in zip(read.schema.names, types, strict=True))
+        selects = [f"SELECT {nothing} WHERE false"]
+    con.execute(f"CREATE VIEW {quote(read.name)} AS " + "\nUNION ALL\n".join(f"({s})" for s in selects))
+
+
+def bind_ranges(con: duckdb.DuckDBPyConnection, plan: Plan) -> None:
+    """Make ``plan_ranges`` a table of the event times the plan replaces, or else affects: half-open, in UTC, by start."""
+    ranges = (plan.replaced or plan.affected).ranges
+    utc = pa.timestamp("us", "UTC")
+    con.register(
+        "incremental_plan_in",
+        pa.table(
+            {
+                "range_start": pa.array([r.start for r in ranges], utc),
+                "range_end": pa.array([r.end for r in ranges], utc),
+            }
+        ),
+    )
+    con.execute(f"CREATE TABLE {PLAN_RANGES} AS SELECT * FROM incremental_plan_in ORDER BY range_start")  # noqa: S608
+    con.unregister("incremental_plan_in")
+
+
+def sql_types(con: duckdb.DuckDBPyConnection, schema: pa.Schema) -> list[str]:
+    """Return DuckDB's type of each column of an Arrow schema."""
+    return [str(t) for t in con.from_arrow(schema.empty_table()).types]
+
+
+def _check_names(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
+    taken = {
+        row[0].lower()
+        for row in con.execute(
+            "SELECT view_name FROM duckdb_views() WHERE NOT internal AND schema_name = 'main'"
+        ).fetchall()
+    } | {PLAN_RANGES}
+    if read.name.lower() in taken:
+        raise TransformError(
+            f"the source name {read.name!r} is taken",
+            expected=f"names that differ by more than case, and not {PLAN_RANGES!r}",
+            hint="rename the source in the DAG and in the SQL",
+        )
+    seen: dict[str, str] = {}
+    for column in read.schema.names:
+        other = seen.setdefault(column.lower(), column)
+        if other != column:
+            raise TransformError(
+                f"source {read.name!r} has the columns {other!r} and {column!r}",
+                expected="column names that differ by more than case: DuckDB cannot tell them apart",
+                hint="rename one of them in the source table",
+            )
+
+
+def _part(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, types: Sequence[str]) -> str:
+    """Return a query for the rows of one part."""
+    if part.paths is not None:
+        if not part.paths:
+            return _part(con, read, ReadPart(paths=None, batches=read.schema.empty_table().to_reader), types)
+        return _kept(con, read, part, _files(part.paths, read, types))
+    reader = part.batches()
+    table = internal_table(con, read.name)
+    con.register("incremental_stream_in", reader)
+    try:
+        con.execute(f"CREATE TABLE {table} AS {_kept(con, read, part, _stream(read, types))}")
+    finally:
+        con.unregister("incremental_stream_in")
+        reader.close()
+    return f"SELECT * FROM {table}"  # noqa: S608
+
+
+def _kept(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, rows: str) -> str:
+    """Return a query for the rows of ``rows`` that the part keeps."""
+    columns = read.schema.names
+    query = f"SELECT {', '.join(quote(c) for c in columns)} FROM {rows}"  # noqa: S608
+    rest = None if part.drop is None else EventRanges.everything().subtract(part.drop)
+    wanted = [r for r in (part.keep, rest) if r is not None]
+    if not wanted:
+        return query
+    if read.event_time is None:
+        raise TransformError(
+            f"the read of {read.name!r} filters by event time and names none",
+            expected="SourceRead(event_time=<column>)",
+        )
+    time = EventTimeColumn.of(read.schema, read.event_time, where=f"source {read.name!r}")
+    for ranges in wanted:
+        query = filtered(con, rows, columns, time, ranges)
+        rows = f"({query})"
+    return query
+
+
+def _files(paths: Sequence[str], read: SourceRead, types: Sequence[str]) -> str:
+    listed = ", ".join(_text(p.removeprefix("file://")) for p in paths)
+    fields = ", ".join(
+        f"{i}: {{name: {_text(name)}, type: {_text(t)}, default_value: NULL}}"
+        for i, name, t in zip(read.field_ids, read.schema.names, types, strict=True)
+    )
+    return f"read_parquet([{listed}], schema = MAP {{{fields}}}, hive_partitioning = false)"
+
+
+def _stream(read: SourceRead, types: Sequence[str]) -> str:
+    columns = ", ".join(f"{quote(c)}::{t} AS {quote(c)}" for c, t in zip(read.schema.names, types, strict=True))
+    return f"(SELECT {columns} FROM incremental_stream_in)"  # noqa: S608
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
