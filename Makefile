@@ -69,10 +69,14 @@ wheel: $(READY) ## build the wheel into dist/
 test-wheel: $(READY) ## install the wheel beside the oldest and the newest Airflow, and parse the example DAGs there
 	$(VENV)/python -m pytest -m packaging tests/packaging $(ARGS)
 
+# Universal: one file for every Python and platform, without the address of the index that it was made with.
+COMPILE := pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--python-version 3.10 --custom-compile-command "make lock" pyproject.toml
+
 .PHONY: lock
-lock: $(READY) ## write requirements.lock anew: the newest of everything that pyproject.toml allows
-	$(UV) pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--python-version 3.10 --custom-compile-command "make lock" --group dev pyproject.toml --output-file requirements.lock
+lock: $(READY) ## write the lock files anew: the newest of everything that pyproject.toml allows
+	$(UV) $(COMPILE) --group dev --output-file requirements.lock
+	$(UV) $(COMPILE) tests/packaging/oldest.in --output-file tests/packaging/oldest.lock
 
 .PHONY: clean
 clean: ## remove everything that make has made

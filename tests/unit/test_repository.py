@@ -1,0 +1,88 @@
+"""Rules of the repository that no other tool checks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+
+# Written in pieces, so that this file does not break its own rule.
+FORBIDDEN = {
+    "a folder of somebody's machine": re.compile(
+        "|".join(
+            ["/" + "work/", "/" + "tmp/w/", "/" + "home/[a-z]", "/" + "root/", "/" + "Users/", r"[A-Z]:\\" + "Users"]
+        )
+    ),
+    "a package registry's host": re.compile(
+        "|".join(
+            [
+                "pypi" + r"\.org",
+                "python" + "hosted",
+                "npmjs" + r"\.",
+                "crates" + r"\.io",
+                "maven" + r"\.org",
+                "deb" + r"\.debian",
+            ]
+        )
+    ),
+}
+MOST_LINES, MOST_LINES_OF_TESTS = 400, 500
+
+
+def tracked(*patterns: str) -> list[Path]:
+    """Return what git tracks, and what it would if it were added; a file deleted in the working tree is not there."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [path for name in sorted(set(listed.split("\0"))) if name and (path := ROOT / name).is_file()]
+
+
+def lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        return []  # a picture
+
+
+@pytest.fixture(scope="module")
+def text_lines() -> list[tuple[str, str]]:
+    found = [(f"{path.relative_to(ROOT)}:{n}", line) for path in tracked() for n, line in enumerate(lines_of(path), 1)]
+    assert len(found) > 1_000, "git lists no files"
+    return found
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_no_tracked_file_names(what: str, text_lines: list[tuple[str, str]]) -> None:
+    assert [f"{place}: {line.strip()[:120]}" for place, line in text_lines if FORBIDDEN[what].search(line)] == []
+
+
+def test_modules_hold_one_idea() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(lines_of(path)) for path in tracked("*.py")}
+    most = {name: MOST_LINES_OF_TESTS if name.startswith("tests/") else MOST_LINES for name in lengths}
+    assert {name: length for name, length in lengths.items() if length > most[name]} == {}
+
+
+def test_the_lock_holds_what_is_required() -> None:
+    """A requirement that is added or changed without ``make lock`` shows here, and not on somebody else's machine."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    required = [Requirement(r) for r in project["project"]["dependencies"] + project["dependency-groups"]["dev"]]
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    for requirement in required:
+        versions = re.findall(rf"^{re.escape(requirement.name)}==([^ ;]+)", lock, re.MULTILINE)
+        assert versions, requirement
+        assert all(version in requirement.specifier for version in versions), (requirement, versions)
