@@ -55,7 +55,7 @@ format: $(READY) ## put the code into the form that lint asks for, as far as a t
 
 .PHONY: typecheck
 typecheck: $(READY) ## mypy, strict
-	$(VENV)/mypy $(wildcard airflow_incremental demo benchmarks scripts)
+	$(VENV)/mypy $(wildcard airflow_incremental demo benchmarks)
 
 .PHONY: bench
 bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json
