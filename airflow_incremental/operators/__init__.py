@@ -1,0 +1,1 @@
+"""What runs a load as Airflow tasks: it translates between Airflow and a session, and decides nothing itself."""

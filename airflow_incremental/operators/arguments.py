@@ -1,0 +1,173 @@
+"""An operator's arguments: from what an author writes to plain values Airflow can template, and from rendered values to a spec.
+
+The same rules run twice. When the DAG is parsed, on whatever is literal, so that a mistake fails the import of the DAG file; and in
+the task, on the rendered values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+from airflow_incremental.audits import Audit, validate_audits
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.spec import (
+    IcebergSource,
+    IcebergTarget,
+    Mode,
+    OnLostWatermark,
+    OnMissingBounds,
+    OnNullEventTime,
+    OnRewrite,
+    ProcessSpec,
+    check_process_name,
+    initial_as_plain,
+    is_template,
+    one_of,
+)
+
+WhenBusy = Literal["wait", "skip", "fail"]
+OnNoChange = Literal["succeed", "skip"]
+Stage = Literal["all", "plan", "load", "audit", "publish"]
+Transform = str | Callable[..., Any] | None
+
+#: Arguments of the operator that make up its ``ProcessSpec``; all are template fields.
+SPEC_FIELDS = (
+    "process",
+    "sources",
+    "target",
+    "mode",
+    "initial",
+    "on_rewrite",
+    "on_null_event_time",
+    "on_lost_watermark",
+    "on_missing_bounds",
+)
+_POLICIES = {
+    "mode": Mode,
+    "on_rewrite": OnRewrite,
+    "on_null_event_time": OnNullEventTime,
+    "on_lost_watermark": OnLostWatermark,
+    "on_missing_bounds": OnMissingBounds,
+}
+_SQL_FILE = ".sql"
+
+
+def is_open(value: Any) -> bool:
+    """Say whether something in ``value`` is known only in the task: an XCom, an argument of a mapped group, a whole template."""
+    if isinstance(value, Mapping):
+        return any(is_open(v) for v in value.values())
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(is_open(v) for v in value)
+    return hasattr(value, "resolve") and hasattr(value, "iter_references")
+
+
+def plain(value: Any) -> Any:
+    """Return ``value`` with sources, targets, audits and times as the plain values they are made of."""
+    if isinstance(value, (IcebergSource, IcebergTarget, Audit)):
+        return value.as_dict()
+    if isinstance(value, Mapping):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return initial_as_plain(value)
+
+
+def default_process(process: Any, target: Any) -> Any:
+    """Return the process name: the given one, else the target's identifier, else None while that is not known."""
+    if process is not None or not isinstance(target, Mapping):
+        return process
+    return target.get("table")
+
+
+def check_parsed(fields: Mapping[str, Any], *, audits: Any) -> None:
+    """Check what is literal of plain, not yet rendered arguments.
+
+    :param fields: the ``SPEC_FIELDS``.
+    :raises ArgumentError: a value is wrong, whatever the rest will be rendered to.
+    """
+    for name, choices in _POLICIES.items():
+        if not is_open(fields[name]):
+            one_of(fields[name], choices, what=name)
+    whole = [fields[name] for name in ("sources", "target", "initial", "process")]
+    if not is_open(whole) and not is_template(fields["sources"]) and not is_template(fields["target"]):
+        spec = build_spec(fields)
+        for table in [spec.target.table, *(s.table for s in spec.sources.values())]:
+            if table.endswith(_SQL_FILE):
+                raise ArgumentError(
+                    f"a table is named {table!r}",
+                    expected=f"a name that does not end in {_SQL_FILE!r}: Airflow takes that for the name of a file",
+                    hint="give it through a template, for example {{ params.table }}",
+                )
+    elif not is_open(fields["process"]) and fields["process"] is not None:
+        check_process_name(fields["process"])
+    if not is_open(audits) and not is_template(audits):
+        validate_audits(audits)
+
+
+def build_spec(fields: Mapping[str, Any]) -> ProcessSpec:
+    """Build the spec of rendered (or literal) arguments.
+
+    :raises ArgumentError: something is missing, unknown or wrong.
+    """
+    sources, target = fields["sources"], fields["target"]
+    if not isinstance(sources, Mapping):
+        raise ArgumentError(
+            f"sources is {sources!r}",
+            expected="a mapping from the name the transform uses to an IcebergSource",
+            hint="write sources={'events': IcebergSource('raw.events', event_time='ts')}",
+        )
+    built_target = _build(IcebergTarget, target, what="target")
+    return ProcessSpec(
+        **{
+            **{name: fields[name] for name in SPEC_FIELDS},
+            "process": built_target.table if fields["process"] is None else fields["process"],
+            "sources": {
+                name: _build(IcebergSource, source, what=f"source {name!r}") for name, source in sources.items()
+            },
+            "target": built_target,
+        }
+    )
+
+
+def _build(cls: Any, value: Any, *, what: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{what} is {value!r}", expected=f"an {cls.__name__}, or a mapping with its arguments")
+    try:
+        return cls(**value)
+    except TypeError as error:
+        raise ArgumentError(
+            f"{what} is {dict(value)!r}",
+            expected=f"the arguments of {cls.__name__}",
+            hint=str(error).partition("() ")[2],
+        ) from None
+
+
+def check_transform(transform: Any, *, stage: Stage) -> None:
+    """Check the kind of a transform; its SQL is checked by the engine.
+
+    :raises ArgumentError: it is neither text nor callable, or there is none and nobody else writes.
+    """
+    if is_open(transform) or callable(transform) or (isinstance(transform, str) and transform.strip()):
+        return
+    if transform is None and stage != "all":
+        return
+    hint = "to write with tasks of your own, use IncrementalLoad(..., transform=None) as a context manager"
+    raise ArgumentError(
+        f"transform is {transform!r}",
+        expected="SQL text, the path of a .sql file, or a Python callable",
+        hint=hint if transform is None else "",
+    )
+
+
+def check_number(value: Any, *, what: str, least: float) -> None:
+    """Check a number that is not templated."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
+        raise ArgumentError(f"{what} is {value!r}", expected=f"a number, {least} or more")
+
+
+def name_of_callable(function: Callable[..., Any]) -> str:
+    """Return a name for the task's page; the same in every parse, and never mistaken for a file."""
+    inner = getattr(function, "func", function)
+    module = getattr(inner, "__module__", type(inner).__module__)
+    return f"{module}:{getattr(inner, '__qualname__', type(inner).__qualname__)}()"

@@ -1,0 +1,166 @@
+"""A stage's view of its task: the process it works for, what earlier stages said, and how it tells Airflow what happened."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from airflow_incremental.audits import validate_audits
+from airflow_incremental.compat import AirflowSkipException
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.ranges import UTC
+from airflow_incremental.operators import metrics, reports
+from airflow_incremental.operators.announce import announce, is_unannounced, keep_quiet
+from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_transform
+from airflow_incremental.operators.assets import iceberg_asset
+from airflow_incremental.operators.runtime import catalog_of, owner_of, run_is_over
+
+if TYPE_CHECKING:
+    from airflow_incremental.core.plan import Owner
+    from airflow_incremental.operators.load import IncrementalLoadOperator
+    from airflow_incremental.sessions.process import Finished, Process
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class Job:
+    """One stage of one load, in a running task."""
+
+    operator: IncrementalLoadOperator
+    context: Mapping[str, Any]
+    process: Process
+
+    @classmethod
+    def of(cls, operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> Job:
+        """Build the process from the operator's rendered fields.
+
+        :raises ArgumentError: a template was rendered to something wrong.
+        """
+        from airflow_incremental.sessions.process import Process
+
+        spec = build_spec({name: getattr(operator, name) for name in SPEC_FIELDS})
+        transform = operator.transform_callable or operator.transform
+        check_transform(transform, stage=operator.stage)
+        ti = context["ti"]
+
+        def over(owner: Owner) -> bool:
+            return run_is_over(ti.get_dr_count, owner)
+
+        process = Process(
+            spec=spec,
+            catalog=catalog_of(operator.iceberg_conn_id),
+            owner=owner_of(context, task_id=operator.group_name),
+            transform=transform,
+            audits=validate_audits(operator.audits),
+            engine=operator.make_engine(),
+            run_is_over=over,
+            samples=operator.samples,
+        )
+        return cls(operator=operator, context=context, process=process)
+
+    @property
+    def dag_id(self) -> str:
+        """The running task's DAG."""
+        return str(self.context["ti"].dag_id)
+
+    def show(self, text: str) -> None:
+        """Add text to the rendered field that people look at."""
+        self.operator.plan_summary = f"{self.operator.plan_summary}\n{text}".strip()
+
+    # What the stages of a group tell each other.
+
+    def state_of(self, stage: str) -> dict[str, Any]:
+        """Return what an earlier stage of this run said.
+
+        :raises AirflowSkipException: it was skipped, so there is nothing for this stage either.
+        :raises ArgumentError: it said nothing, for example because somebody marked it as successful.
+        """
+        ti, task_id = self.context["ti"], self.operator.stage_task_ids[stage]
+        state = ti.xcom_pull(task_ids=task_id, map_indexes=ti.map_index)
+        if isinstance(state, Mapping):
+            return dict(state)
+        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]).get(ti.run_id, {})
+        if (
+            states.get(task_id if ti.map_index is None or ti.map_index < 0 else f"{task_id}_{ti.map_index}")
+            == "skipped"
+        ):
+            msg = f"the task {task_id!r} was skipped: nothing is published, and the next run plans the same changes"
+            raise AirflowSkipException(msg)
+        raise ArgumentError(
+            f"the task {task_id!r} of this run has said nothing",
+            expected="its result in XCom",
+            hint=f"clear {self.operator.stage_task_ids['plan']!r} and what is downstream; a stage cannot be marked successful",
+        )
+
+    def push_session(self, state: Mapping[str, Any]) -> None:
+        """Push the values of the session that tasks of this DAG refer to, each under its own key."""
+        for key in sorted(self.operator.session_keys):
+            self.context["ti"].xcom_push(key=key, value=state[key])
+
+    def skip_to_publish(self, state: Mapping[str, Any]) -> None:
+        """Skip every task between this stage and the last.
+
+        :param state: this task's return value, which Airflow does not push by itself when the skipping ends the task.
+        """
+        ti = self.context["ti"]
+        ti.xcom_push(key="return_value", value=dict(state))
+        self.operator.skip(ti, self._between())
+
+    def own_tasks(self) -> list[Any]:
+        """Return the tasks of the author's between this stage and the last."""
+        return [task for task in self._between() if task.task_id not in self.operator.stage_task_ids.values()]
+
+    def _between(self) -> list[Any]:
+        last = self.operator.dag.get_task(self.operator.stage_task_ids["publish"])
+        before = last.get_flat_relative_ids(upstream=True)
+        after = self.operator.get_flat_relatives(upstream=False)
+        return sorted((task for task in after if task.task_id in before), key=lambda task: task.task_id)
+
+    # How a load ends.
+
+    def ending(self, finished: Finished) -> dict[str, Any]:
+        """Return how the load ended, for ``close``."""
+        spec = self.process.spec
+        summary = reports.summarise(finished, process=spec.process, target=spec.target.table)
+        return {"finished": summary, "announce": summary["published"] or self._missed(finished)}
+
+    def finish(self, finished: Finished) -> dict[str, Any]:
+        """End the load in this very task."""
+        state = self.ending(finished)
+        if finished.outcome == "published":
+            began = finished.plan.created_at if finished.plan is not None else None
+            seconds = None if began is None else (dt.datetime.now(UTC) - began).total_seconds()
+            metrics.session_published(state["finished"], dag_id=self.dag_id, seconds=seconds)
+        return self.close(state)
+
+    def close(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Say how the load ended: to people, to metrics and, if the table changed, to whoever waits for its asset.
+
+        :raises AirflowSkipException: there was nothing to do and the author wants the task skipped then.
+        """
+        summary: dict[str, Any] = state["finished"]
+        text = reports.describe(summary)
+        self.show(text)
+        log.info("%s", text)
+        metrics.lag(summary, dag_id=self.dag_id)
+        asset = iceberg_asset(summary["target"], self.operator.iceberg_conn_id)
+        if state["announce"]:
+            announce(self.operator, self.context, asset, summary)
+        elif self.operator.on_no_change == "skip":
+            raise AirflowSkipException(summary["reason"])
+        else:
+            keep_quiet(self.operator, asset)
+        return summary
+
+    def _missed(self, finished: Finished) -> bool:
+        """Say whether the last publish was this load's, and nobody heard of it because its task died."""
+        last, owner = finished.published, self.process.owner
+        if last is None or (last.owner.get("dag_id"), last.owner.get("task_id")) != (owner.dag_id, owner.task_id):
+            return False
+        task_id = self.operator.stage_task_ids.get("publish", self.operator.task_id)
+        return is_unannounced(self.context, last, task_id=task_id)

@@ -1,0 +1,32 @@
+"""Links on a task instance's page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+import attrs
+
+from airflow_incremental.compat import BaseOperatorLink, conf
+
+if TYPE_CHECKING:
+    from airflow.sdk.types import TaskInstanceKey
+
+
+@attrs.define
+class SessionPlanLink(BaseOperatorLink):
+    """To the rendered fields of the task that planned the session, where ``plan_summary`` says what it reads and writes."""
+
+    name: ClassVar[str] = "Session plan"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:
+        """Return the address of the page below the configured ``[api] base_url``.
+
+        :param operator: the task; a stage of a group points to the group's plan.
+        :param ti_key: the task instance whose page shows the link.
+        """
+        base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
+        task_id = getattr(operator, "stage_task_ids", {}).get("plan", ti_key.task_id)
+        mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index is not None and ti_key.map_index >= 0 else ""
+        path = f"/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(task_id)}{mapped}"
+        return f"{base}{path}/rendered_templates"

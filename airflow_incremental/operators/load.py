@@ -1,0 +1,253 @@
+"""The operator that runs an incremental load: all of it in one task, or one stage of a task group."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator, BaseOperatorLink, SkipMixin
+from airflow_incremental.core.errors import ArgumentError, IncrementalError
+from airflow_incremental.core.spec import (
+    IcebergSource,
+    IcebergTarget,
+    Mode,
+    OnLostWatermark,
+    OnMissingBounds,
+    OnNullEventTime,
+    OnRewrite,
+    is_template,
+    one_of,
+)
+from airflow_incremental.operators.arguments import (
+    SPEC_FIELDS,
+    OnNoChange,
+    Stage,
+    Transform,
+    WhenBusy,
+    check_number,
+    check_parsed,
+    check_transform,
+    default_process,
+    is_open,
+    name_of_callable,
+    plain,
+)
+from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
+from airflow_incremental.operators.links import SessionPlanLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_incremental.audits import Audit
+    from airflow_incremental.engines.duckdb import DuckDBEngine
+
+
+class IncrementalLoadOperator(BaseOperator, SkipMixin):
+    """Load what changed in Iceberg tables into another one: plan, load, audit and publish, in one task.
+
+    A run computes its work from the sources and the watermark on the target, never from its data interval, so any schedule will
+    do. A task that was killed goes on where it stopped. Nothing is visible in the target before its audits have passed; data and
+    watermark are published in one commit. A publish emits the event of the target's asset, with the session's summary as ``extra``;
+    a run that finds nothing to do emits none.
+
+    For one task per stage, see :class:`~airflow_incremental.task_groups.load.IncrementalLoad`. This form can be mapped:
+    ``IncrementalLoadOperator.partial(task_id=..., ...).expand_kwargs([...])``, with ``as_dict()`` of sources and targets; each
+    mapped instance needs a process of its own.
+
+    :param process: name of the load, the unit of watermarks; survives renames of DAGs and tasks. Default: the target's identifier.
+    :param iceberg_conn_id: Airflow connection of the catalog, of the type the official Iceberg provider defines.
+    :param sources: name in the transform -> :class:`~airflow_incremental.IcebergSource` (or a mapping of its arguments).
+    :param target: :class:`~airflow_incremental.IcebergTarget` (or a mapping of its arguments).
+    :param mode: ``append`` (a target row depends on one source row) or ``overwrite`` (a target range on the source rows of the same
+        range).
+    :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
+        finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation.
+    :param audits: checks of what was loaded, before it is published.
+    :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
+        ``{"adopt": one of these}`` for a target that has rows already.
+    :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` or ``overwrite``.
+    :param on_null_event_time: ``fail`` or ``own_range``.
+    :param on_lost_watermark: ``fail``, ``reload`` or ``added_only``.
+    :param on_missing_bounds: ``read`` the event times of changed files without bounds, or ``fail``.
+    :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
+        ``fail`` (without retry).
+    :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
+    :param poll_interval: seconds between two looks while waiting.
+    :param memory_limit: DuckDB's memory limit, such as ``"2GB"``; default is DuckDB's own, 80% of the machine.
+    :param threads: DuckDB's threads; default is one per core.
+    :param samples: offending rows an audit may log; 0 shows none, because rows may hold personal data.
+    :param stage: which step this task runs; set by the task group.
+    :param group_name: name under which the stages of a group share a session; set by the task group.
+    :param stage_task_ids: stage -> task id; set by the task group.
+    :param session_keys: values of the session that tasks refer to; set by the task group.
+    :param retries: tries after the first. What a retry cannot mend (a failed audit, a wrong argument) is not retried. A mapped task
+        on Airflow 3.1 has Airflow's own default.
+    :param retry_delay: time between tries.
+    """
+
+    template_fields: Sequence[str] = (*SPEC_FIELDS, "iceberg_conn_id", "transform", "audits", "plan_summary")
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "sources": "json",
+        "target": "json",
+        "transform": "sql",
+        "audits": "json",
+    }
+    ui_color = "#d9ecf7"
+    # The rendered fields are stored again when the task is done, so that its page shows what ``plan_summary`` has become.
+    overwrite_rtif_after_execution = True
+    operator_extra_links: Sequence[BaseOperatorLink] = (SessionPlanLink(),)
+
+    def __init__(
+        self,
+        *,
+        sources: Mapping[str, IcebergSource | Mapping[str, Any]],
+        target: IcebergTarget | Mapping[str, Any],
+        mode: Mode,
+        transform: Transform = None,
+        process: str | None = None,
+        iceberg_conn_id: str = DEFAULT_CONN_ID,
+        audits: Sequence[Audit | Mapping[str, Any]] = (),
+        initial: Any = "all",
+        on_rewrite: OnRewrite = "fail",
+        on_null_event_time: OnNullEventTime = "fail",
+        on_lost_watermark: OnLostWatermark = "fail",
+        on_missing_bounds: OnMissingBounds = "read",
+        when_busy: WhenBusy = "wait",
+        on_no_change: OnNoChange = "succeed",
+        poll_interval: float = 30,
+        memory_limit: str | None = None,
+        threads: int | None = None,
+        samples: int = 0,
+        stage: Stage = "all",
+        group_name: str | None = None,
+        stage_task_ids: Mapping[str, str] | None = None,
+        session_keys: set[str] | None = None,
+        retries: int = 2,
+        retry_delay: dt.timedelta | float = dt.timedelta(seconds=30),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        self.sources = plain(sources)
+        self.target = plain(target)
+        self.process = default_process(process, self.target)
+        self.mode = mode
+        self.initial = plain(initial)
+        self.on_rewrite = on_rewrite
+        self.on_null_event_time = on_null_event_time
+        self.on_lost_watermark = on_lost_watermark
+        self.on_missing_bounds = on_missing_bounds
+        self.iceberg_conn_id = iceberg_conn_id
+        self.audits = plain(audits)
+        self.stage = one_of(stage, Stage, what="stage")
+        check_transform(transform, stage=self.stage)
+        # A template field that is callable would be called by Airflow to render it; the page shows the callable's name instead.
+        is_function = callable(transform) and not is_open(transform)
+        self.transform_callable = transform if is_function else None
+        self.transform = name_of_callable(transform) if is_function else transform  # type: ignore[arg-type]
+        self.when_busy = one_of(when_busy, WhenBusy, what="when_busy")
+        self.on_no_change = one_of(on_no_change, OnNoChange, what="on_no_change")
+        check_number(poll_interval, what="poll_interval", least=0)
+        self.poll_interval = poll_interval
+        check_number(samples, what="samples", least=0)
+        self.samples = samples
+        self.memory_limit = memory_limit
+        self.threads = threads
+        self.group_name = group_name or self.task_id
+        self.stage_task_ids = dict(stage_task_ids or {})
+        self.session_keys = session_keys if session_keys is not None else set()
+        #: What the session reads, writes and did, for the task's page; written when the task runs.
+        self.plan_summary = ""
+        self._engine: DuckDBEngine | None = None
+        check_parsed({name: getattr(self, name) for name in SPEC_FIELDS}, audits=self.audits)
+        self._check_alone()
+        if self.stage in ("all", "plan"):
+            self.inlets = [*self.inlets, *self._source_assets()]
+        if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
+            self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
+
+    @property
+    def inherits_from_skipmixin(self) -> bool:
+        """Whether the task may skip others: the scheduler then keeps them skipped, also mapped ones and ones that are cleared."""
+        return self.stage in ("plan", "load")
+
+    @property
+    def asset(self) -> Asset:
+        """The target's asset, to schedule other DAGs on.
+
+        :raises ArgumentError: its name is not known before the task runs.
+        """
+        found = self._target_asset()
+        if found is None:
+            raise ArgumentError(
+                f"the target of task {self.task_id!r} is templated",
+                expected="a literal table and connection, when its asset is asked for in a DAG file",
+                hint="name the asset with iceberg_asset(table, iceberg_conn_id)",
+            )
+        return found
+
+    def execute(self, context: Context) -> Any:
+        """Run the stage; see :mod:`airflow_incremental.operators.stages`."""
+        from airflow_incremental.operators.stages import run_stage
+
+        try:
+            return run_stage(self, context)
+        except IncrementalError as error:
+            if error.retryable:
+                raise
+            raise AirflowFailException(str(error)) from error
+
+    def execute_after_wait(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Try again when the lock may be free.
+
+        :param event: why the trigger fired.
+        """
+        if event is not None:
+            self.log.info("session %s is over: %s", event["session"], event["why"])
+        return self.execute(context)
+
+    def on_kill(self) -> None:
+        """Stop the engine when the task is killed or timed out; the session stays, and a retry goes on with it."""
+        if self._engine is not None:
+            self._engine.interrupt()
+
+    def make_engine(self) -> DuckDBEngine:
+        """Return the engine of this task, which ``on_kill`` can stop."""
+        from airflow_incremental.engines.duckdb import DuckDBEngine
+
+        self._engine = DuckDBEngine(memory_limit=self.memory_limit, threads=self.threads)
+        return self._engine
+
+    def _target_asset(self) -> Asset | None:
+        table = self.target.get("table") if isinstance(self.target, Mapping) else None
+        return self._asset_of(table)
+
+    def _source_assets(self) -> list[Asset]:
+        if not isinstance(self.sources, Mapping):
+            return []
+        tables = [source.get("table") if isinstance(source, Mapping) else None for source in self.sources.values()]
+        return [asset for table in dict.fromkeys(tables) if (asset := self._asset_of(table)) is not None]
+
+    def _asset_of(self, table: Any) -> Asset | None:
+        names = (table, self.iceberg_conn_id)
+        if any(not isinstance(name, str) or is_template(name) for name in names):
+            return None
+        return iceberg_asset(table, self.iceberg_conn_id)
+
+    def _check_alone(self) -> None:
+        """Raise if another load of the same DAG has the same process: each would take the other's watermark for its own."""
+        if not self.has_dag() or not isinstance(self.process, str):  # type: ignore[no-untyped-call]
+            return
+        for task in self.dag.tasks:
+            if (
+                isinstance(task, IncrementalLoadOperator)
+                and task is not self
+                and task.process == self.process
+                and (task.stage == "all" or task.group_name != self.group_name)
+            ):
+                raise ArgumentError(
+                    f"{task.group_name!r} and {self.group_name!r} of DAG {self.dag.dag_id!r} are both the process {self.process!r}",
+                    expected="one load per process in a DAG",
+                    hint="give one of them another process; if both write one target, give each a scope",
+                )

@@ -1,0 +1,60 @@
+"""From a running task to what a session needs: who runs it, on which catalog, and whether another run is over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_incremental.compat import conf
+from airflow_incremental.core.plan import Owner
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+#: States of a run that may still do something. A run that Airflow does not know any more is over.
+ALIVE = ("queued", "running")
+
+
+def deployment() -> str:
+    """Return the identity of this Airflow deployment: the option ``[incremental] deployment``, else the address of its API.
+
+    Sessions of another deployment are never taken over, because nobody here can tell whether their runs are alive. Two deployments
+    that load the same tables must therefore differ in it.
+    """
+    named = conf.get("incremental", "deployment", fallback=None)
+    if named:
+        return str(named)
+    return str(conf.get("api", "base_url", fallback=None) or "http://localhost:8080").rstrip("/")
+
+
+def owner_of(context: Mapping[str, Any], *, task_id: str) -> Owner:
+    """Return who runs a session.
+
+    :param context: the task's context.
+    :param task_id: the task, or the group whose stages share one session.
+    """
+    ti, run = context["ti"], context["dag_run"]
+    return Owner(
+        deployment=deployment(),
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        clear_number=getattr(run, "clear_number", None) or 0,
+    )
+
+
+def run_is_over(count_runs: Callable[..., int], owner: Owner) -> bool:
+    """Say whether the run that holds a lock has ended or is gone, as far as this deployment knows.
+
+    :param count_runs: ``RuntimeTaskInstance.get_dr_count``, which works in tasks and in triggers.
+    :param owner: holder of the lock; one without a run is not Airflow's and never counts as over.
+    """
+    return bool(owner.run_id) and count_runs(dag_id=owner.dag_id, run_ids=[owner.run_id], states=list(ALIVE)) == 0
+
+
+def catalog_of(iceberg_conn_id: str) -> Catalog:
+    """Return the catalog of an Airflow connection, through the official Iceberg provider."""
+    from airflow.providers.apache.iceberg.hooks.iceberg import IcebergHook
+
+    return IcebergHook(iceberg_conn_id).catalog

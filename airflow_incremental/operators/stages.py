@@ -1,0 +1,182 @@
+"""What the stages of a load do in a running task. Each finds a session, does its step, and says how it went.
+
+Between the tasks of a group travel, by XCom, the session's id, the audit report and small summaries; everything else is read from
+the target again. A stage believes what an earlier one said only if it speaks of the same session.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from airflow_incremental.core.audit import AuditReport
+from airflow_incremental.core.errors import ArgumentError, AuditFailed, SessionBusy, SessionSuperseded
+from airflow_incremental.operators import metrics, reports
+from airflow_incremental.operators.busy import give_way
+from airflow_incremental.operators.job import Job
+
+if TYPE_CHECKING:
+    from airflow_incremental.operators.load import IncrementalLoadOperator
+    from airflow_incremental.sessions.process import Finished, Session
+
+log = logging.getLogger(__name__)
+
+#: How often a lock that was free again by the time it was looked at is tried for, before the task's own retries take over.
+_ROUNDS = 3
+
+
+def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the operator's stage; its result is the task's return value.
+
+    :raises IncrementalError: with what to do; the operator tells Airflow whether a retry can help.
+    """
+    stage = {"all": _all, "plan": _plan, "load": _load, "audit": _audit, "publish": _publish}[operator.stage]
+    operator.plan_summary = ""
+    job = Job.of(operator, context)
+    for _ in range(_ROUNDS):
+        try:
+            return stage(job)
+        except AuditFailed:
+            metrics.audit_failed(job.process.spec.process, dag_id=job.dag_id)
+            raise
+        except SessionBusy as error:
+            busy = error
+            give_way(job, error)
+    raise busy
+
+
+def _all(job: Job) -> dict[str, Any]:
+    from airflow_incremental.sessions import steps
+
+    def show(session: Session) -> None:
+        job.show(session.plan.describe())
+
+    return job.finish(steps.run(job.process, on_plan=show))
+
+
+def _plan(job: Job) -> dict[str, Any]:
+    from airflow_incremental.iceberg import naming
+    from airflow_incremental.sessions.planner import plan
+    from airflow_incremental.sessions.process import Finished
+
+    own_writes = job.process.transform is None
+    if own_writes and not job.own_tasks():
+        raise ArgumentError(
+            f"the group {job.operator.group_name!r} has no transform and no tasks of its own between plan and seal",
+            expected="tasks that write to the session's branch",
+            hint="make them inside 'with IncrementalLoad(..., transform=None) as load:', or give a transform",
+        )
+    opened = plan(job.process)
+    if isinstance(opened, Finished):
+        return _nothing_left(job, opened, planned=None)
+    job.show(opened.plan.describe())
+    log.info("%s", opened.plan.describe())
+    name = naming.scratch_ref if own_writes else naming.data_ref
+    state = reports.session_values(opened.plan, branch=name(opened.plan.process, opened.plan.session))
+    job.push_session(state)
+    return state
+
+
+def _load(job: Job) -> dict[str, Any]:
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.process import Finished
+
+    planned = job.state_of("plan")
+    opened = _reopen(job, planned["session"])
+    if isinstance(opened, Finished):
+        return _nothing_left(job, opened, planned=planned["session"])
+    sealed = steps.load(opened)
+    job.show(f"session {opened.plan.session}: sealed as snapshot {sealed.snapshot_id}, not visible on main yet")
+    return {
+        "planned": planned["session"],
+        "session": opened.plan.session,
+        "snapshot_id": sealed.snapshot_id,
+        "rows": sealed.output.rows,
+    }
+
+
+def _audit(job: Job) -> dict[str, Any]:
+    from airflow_incremental.iceberg.commits import load_table
+    from airflow_incremental.iceberg.seal import find_sealed
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.process import Finished
+
+    loaded = _loaded(job, job.state_of("plan"))
+    opened = steps.resume(job.process, loaded["session"])
+    if isinstance(opened, Finished):
+        log.info("%s; there is nothing to audit before a publish", opened.reason)
+        return {"session": loaded["session"], "report": None}
+    sealed = find_sealed(load_table(job.process.catalog, opened.plan.target, role="target"), opened.plan)
+    if sealed is None:
+        raise _missing(job, "load", f"session {opened.plan.session} has no sealed snapshot")
+    report = steps.audit(opened, sealed)
+    # Sample rows may hold personal data: they stay in the log, where they were asked for.
+    report = attrs.evolve(report, results=tuple(attrs.evolve(r, samples=()) for r in report.results))
+    job.show(report.describe())
+    return {"session": opened.plan.session, "report": report.to_json()}
+
+
+def _publish(job: Job) -> dict[str, Any]:
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.process import Finished
+
+    planned = job.state_of("plan")
+    if "finished" in planned:
+        return job.close(planned)
+    loaded = _loaded(job, planned)
+    if "finished" in loaded:
+        return job.close(loaded)
+    audited = job.state_of("audit")
+    if audited["session"] != loaded["session"]:
+        raise _missing(
+            job, "audit", f"the audit's result is of session {audited['session']}, not of {loaded['session']}"
+        )
+    opened = steps.resume(job.process, loaded["session"])
+    if isinstance(opened, Finished):
+        return job.finish(opened)
+    if audited["report"] is None:
+        raise _missing(job, "audit", f"session {loaded['session']} is open, but its audit reported nothing")
+    return job.finish(steps.publish(opened, AuditReport.from_json(audited["report"])))
+
+
+def _reopen(job: Job, session_id: str) -> Session | Finished:
+    """Find the planned session. One that was ended or taken over is planned anew here, unless the author's tasks wrote for it."""
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.planner import plan
+
+    try:
+        return steps.resume(job.process, session_id)
+    except SessionSuperseded as error:
+        if job.process.transform is None:
+            raise
+        log.warning("%s; planning anew", error.found)
+    return plan(job.process)
+
+
+def _loaded(job: Job, planned: Mapping[str, Any]) -> dict[str, Any]:
+    loaded = job.state_of("load")
+    if loaded["planned"] != planned["session"]:
+        raise _missing(job, "load", f"the load's result is of plan {loaded['planned']}, not of {planned['session']}")
+    return loaded
+
+
+def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> dict[str, Any]:
+    """Skip the stages up to the last, which says how the load ended."""
+    state = {**reports.no_session(), **job.ending(finished), "planned": planned}
+    job.show(reports.describe(state["finished"]))
+    log.info("%s: %s", finished.outcome.replace("_", " "), finished.reason)
+    if planned is None:
+        job.push_session(state)
+    job.skip_to_publish(state)
+    return state
+
+
+def _missing(job: Job, stage: str, found: str) -> ArgumentError:
+    return ArgumentError(
+        found,
+        expected=f"that the task {job.operator.stage_task_ids[stage]!r} ran for this very session",
+        hint=f"clear the task {job.operator.stage_task_ids['plan']!r} with everything downstream",
+    )

@@ -1,0 +1,44 @@
+"""What Airflow asks a provider package about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata, in the form of Airflow's ``provider_info.schema.json``.
+
+    The plugin is not named here: Airflow loads it through its entry point, in every component.
+    """
+    name = "Airflow Incremental"
+    return {
+        "package-name": "airflow-incremental",
+        "name": name,
+        "description": (
+            "Watermark-driven incremental loads over Apache Iceberg: late data is loaded right, and nothing unaudited is published."
+        ),
+        "integrations": [
+            {"integration-name": name, "external-doc-url": "https://iceberg.apache.org/", "tags": ["software"]},
+        ],
+        "operators": [{"integration-name": name, "python-modules": ["airflow_incremental.operators.load"]}],
+        "triggers": [{"integration-name": name, "python-modules": ["airflow_incremental.triggers.lock"]}],
+        "extra-links": ["airflow_incremental.operators.links.SessionPlanLink"],
+        "config": {
+            "incremental": {
+                "description": "Options of airflow-incremental.",
+                "options": {
+                    "deployment": {
+                        "description": (
+                            "Identity of this Airflow deployment. It is written into the lock that a running session holds on "
+                            "its target; sessions of another deployment are never taken over. Deployments that load the same "
+                            "tables must differ in it. Default: the value of [api] base_url.\n"
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "production",
+                        "default": None,
+                    },
+                },
+            },
+        },
+    }

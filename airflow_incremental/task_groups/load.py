@@ -1,0 +1,190 @@
+"""The task group that runs an incremental load, one task per stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_incremental.audits import Audit
+from airflow_incremental.compat import Asset, TaskGroup, XComArg
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.spec import IcebergSource, IcebergTarget, Mode
+from airflow_incremental.operators.arguments import Stage, Transform, check_transform
+from airflow_incremental.operators.load import IncrementalLoadOperator
+from airflow_incremental.task_groups.session import SessionValues
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+#: What the group decides itself, so that the stages stay one load.
+_RESERVED = frozenset(
+    {
+        "task_id",
+        "stage",
+        "group_name",
+        "stage_task_ids",
+        "session_keys",
+        "task_group",
+        "dag",
+        "trigger_rule",
+        "do_xcom_push",
+    }
+)
+
+
+class IncrementalLoad(TaskGroup):
+    """Load what changed in Iceberg tables into another one, as tasks ``plan``, ``load``, ``audit`` and ``publish``.
+
+    The same load as :class:`~airflow_incremental.IncrementalLoadOperator`, whose arguments it takes; each stage can have a pool, a
+    queue and retries of its own. When there is nothing to do, the stages between are skipped and ``publish`` succeeds and says so,
+    so that work chained after the group goes on (or is skipped, with ``on_no_change="skip"``).
+
+    With ``transform=None`` the writing is yours. The group is then a context manager, and tasks made inside stand between ``plan``
+    and ``seal``; they write to ``session["branch"]`` of the target, and to no event time outside ``session["ranges"]``::
+
+        with IncrementalLoad("dim", sources=..., target=..., mode="overwrite", transform=None) as dim:
+            write_dimension(branch=dim.session["branch"], ranges=dim.session["ranges"])
+
+    Own writes must be idempotent: a retry finds the branch as the try before it left it.
+
+    :param group_id: id of the group.
+    :param sources: see the operator.
+    :param target: see the operator.
+    :param mode: see the operator.
+    :param transform: see the operator; None for writes of your own.
+    :param process: name of the load. Default: the target's identifier.
+    :param audits: see the operator.
+    :param operator_args: more arguments of the tasks, by stage, with ``"*"`` for all:
+        ``{"*": {"retries": 3}, "load": {"pool": "duckdb", "queue": "big"}}``. With writes of your own, ``load`` is called ``seal``.
+    :param default_args: as of any task group.
+    :param prefix_group_id: as of any task group.
+    :param parent_group: as of any task group.
+    :param dag: as of any task group.
+    :param tooltip: as of any task group.
+    :param load_args: any other argument of the operator, such as ``iceberg_conn_id``, ``initial``, ``on_rewrite``, ``when_busy``.
+    """
+
+    def __init__(
+        self,
+        group_id: str,
+        *,
+        sources: Mapping[str, IcebergSource | Mapping[str, Any]],
+        target: IcebergTarget | Mapping[str, Any],
+        mode: Mode,
+        transform: Transform,
+        process: str | None = None,
+        audits: Sequence[Audit | Mapping[str, Any]] = (),
+        operator_args: Mapping[str, Mapping[str, Any]] | None = None,
+        default_args: dict[str, Any] | None = None,
+        prefix_group_id: bool = True,
+        parent_group: TaskGroup | None = None,
+        dag: Any = None,
+        tooltip: str = "",
+        **load_args: Any,
+    ) -> None:
+        check_transform(transform, stage="plan")
+        given = {"parent_group": parent_group, "dag": dag, "default_args": default_args}
+        super().__init__(
+            group_id=group_id,
+            prefix_group_id=prefix_group_id,
+            tooltip=tooltip,
+            **{name: value for name, value in given.items() if value is not None},
+        )
+        self.own_writes = transform is None
+        labels = {"plan": "plan", "load": "seal" if self.own_writes else "load", "audit": "audit", "publish": "publish"}
+        extra = _arguments_by_stage(operator_args or {}, labels)
+        shared = {
+            "sources": sources,
+            "target": target,
+            "mode": mode,
+            "transform": transform,
+            "process": process,
+            "audits": audits,
+            "group_name": self.group_id,
+            "stage_task_ids": {stage: self.child_id(label) for stage, label in labels.items()},  # type: ignore[no-untyped-call]
+            "task_group": self,
+            "dag": self.dag,
+            **load_args,
+        }
+
+        def make(stage: Stage, **more: Any) -> IncrementalLoadOperator:
+            return IncrementalLoadOperator(task_id=labels[stage], stage=stage, **{**shared, **extra[stage], **more})
+
+        #: The four tasks; ``load`` is called ``seal`` when the writing is the author's.
+        self.plan = make("plan")
+        self.load = make("load")
+        self.audit = make("audit")
+        # Runs, and says so, when the stages before it were skipped because there was nothing to do.
+        self.publish = make("publish", trigger_rule="none_failed")
+        self.plan >> self.load >> self.audit >> self.publish
+        #: What the plan says, as references for other tasks: ``session["branch"]``.
+        self.session = SessionValues(self.plan)
+
+    @property
+    def asset(self) -> Asset:
+        """The target's asset, to schedule other DAGs on. Only ``publish`` emits its events."""
+        return self.publish.asset
+
+    @property
+    def output(self) -> XComArg:
+        """What the load did, as a reference: the summary that the asset's event carries too."""
+        return self.publish.output
+
+    def __enter__(self) -> Self:
+        """Begin the tasks that write.
+
+        :raises ArgumentError: the group has a transform, which writes.
+        """
+        if not self.own_writes:
+            raise ArgumentError(
+                f"the group {self.group_id!r} has a transform and is used as a context manager",
+                expected="one of the two: a transform, or tasks of your own",
+                hint="pass transform=None to write with tasks of your own",
+            )
+        super().__enter__()
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> Literal[False]:
+        """Put the tasks that were made inside between ``plan`` and ``seal``."""
+        super().__exit__(exc_type, exc, traceback)  # type: ignore[no-untyped-call]
+        if exc_type is None:
+            self._embrace()
+        return False
+
+    def _embrace(self) -> None:
+        stages = {task.task_id for task in (self.plan, self.load, self.audit, self.publish)}
+        inner = {task.task_id: task for task in self if task.task_id not in stages}
+        if not inner:
+            raise ArgumentError(
+                f"the group {self.group_id!r} has no transform and no tasks inside",
+                expected="tasks that write to session['branch']",
+                hint="make them inside the with block, or give a transform",
+            )
+        for task in inner.values():
+            if task.upstream_task_ids.isdisjoint(inner):
+                self.plan >> task
+            # A teardown runs whatever happened, so what counts as written is what it waits for.
+            followers = [inner[id_] for id_ in task.downstream_task_ids & inner.keys()]
+            if not task.is_teardown and all(follower.is_teardown for follower in followers):
+                task >> self.load
+
+
+def _arguments_by_stage(
+    operator_args: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    unknown = [name for name in operator_args if name != "*" and name not in labels.values()]
+    if unknown:
+        raise ArgumentError(
+            f"operator_args has the keys {', '.join(map(repr, unknown))}",
+            expected=f"'*', {', '.join(map(repr, labels.values()))}",
+        )
+    found = {stage: {**operator_args.get("*", {}), **operator_args.get(label, {})} for stage, label in labels.items()}
+    taken = sorted({name for arguments in found.values() for name in arguments} & _RESERVED)
+    if taken:
+        raise ArgumentError(
+            f"operator_args sets {', '.join(map(repr, taken))}", expected="arguments that are not the group's own"
+        )
+    return found
