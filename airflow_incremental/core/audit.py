@@ -12,18 +12,19 @@ import attrs
 
 from airflow_incremental.core.errors import AuditFailed, IncrementalError
 
-#: What a failed audit does. ``block``: the session ends and nothing is published. ``warn``: the data is published and the report
-#: says so. Other tools say error/warn (dbt, Airflow's ``SQLCheckResult``) or critical/warning; here an *error* is an audit that
-#: could not be run to its end, which no severity lets pass, so the word for a failed one is what it does.
+#: What a failed audit does. ``block``: the session ends and nothing is published. ``warn``: the data is published and
+#: the report says so. Other tools say error/warn (dbt, Airflow's ``SQLCheckResult``) or critical/warning; here an
+#: *error* is an audit that could not be run to its end, which no severity lets pass, so the word for a failed one is
+#: what it does.
 Severity = Literal["block", "warn"]
 #: ``failed``: a blocking audit failed. ``warned``: only warning ones did.
 Verdict = Literal["passed", "warned", "failed"]
 
 
 class AuditIncomplete(IncrementalError):
-    """The audits could not be run to their end (unreadable file, lack of memory, interrupt); says nothing about the data.
+    """The audits could not be run to their end: unreadable file, lack of memory, interrupt.
 
-    Nothing may be published on it; a retry audits the same snapshot again.
+    It says nothing about the data. Nothing may be published on it; a retry audits the same snapshot again.
     """
 
 
@@ -34,7 +35,8 @@ class AuditResult:
     :param name: name of the audit, unique in its report.
     :param severity: what its failing does.
     :param passed: whether the rows are as the audit asks.
-    :param offending: rows that are not (for ``RowCount``: rows too few or too many; for ``SqlCheck``: rows its query returned).
+    :param offending: rows that are not (for ``RowCount``: rows too few or too many; for ``SqlCheck``: rows its query
+        returned).
     :param checked: rows it looked at; rows it does not apply to, such as nulls in ``Between``, are not counted.
     :param message: the finding for people, without the name.
     :param samples: some offending rows as plain values by column, empty unless they were asked for.
@@ -117,7 +119,7 @@ class AuditReport:
         )
 
     def describe(self) -> str:
-        """Return what people read in a log: a headline, then one aligned line per audit, then its sample rows if there are any."""
+        """Return what people read in a log: a headline, then one aligned line per audit and its sample rows."""
         if not self.results:
             return f"audits of snapshot {self.snapshot_id}: none were asked for"
         counts = f"{len(self.results) - len(self.failed) - len(self.warnings)} passed"
@@ -141,9 +143,12 @@ class AuditReport:
         if not failed:
             return
         findings = "; ".join(f"{r.name}: {r.message}" for r in failed)
-        hint = "the data stays unpublished and readers see no change. " + (f"{inspect.rstrip('. ')}. " if inspect else "")
+        hint = "the data stays unpublished and readers see no change. " + (
+            f"{inspect.rstrip('. ')}. " if inspect else ""
+        )
         raise AuditFailed(
-            f"{len(failed)} of {len(self.results)} audits failed over {self.rows or 0:,} rows of snapshot {self.snapshot_id}: {findings}",
+            f"{len(failed)} of {len(self.results)} audits failed over {self.rows or 0:,} rows "
+            f"of snapshot {self.snapshot_id}: {findings}",
             expected="no offending rows in a blocking audit",
             hint=f"{hint}Correct the source, the transform or the audit; the next run plans the same changes anew",
         )

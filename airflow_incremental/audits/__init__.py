@@ -1,0 +1,23 @@
+"""Checks over the rows a session wrote, before they are published.
+
+What a DAG author uses is here and loads no engine; ``audits.run`` does, and only a step imports it.
+"""
+
+from __future__ import annotations
+
+from airflow_incremental.audits.base import Audit
+from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
+from airflow_incremental.audits.comparisons import AcceptedValues, Between
+from airflow_incremental.audits.forms import audit_from_dict, validate_audits
+
+__all__ = [
+    "AcceptedValues",
+    "Audit",
+    "Between",
+    "NotNull",
+    "RowCount",
+    "SqlCheck",
+    "Unique",
+    "audit_from_dict",
+    "validate_audits",
+]

@@ -1,0 +1,201 @@
+"""From audits to the counts they need, so that one pass over the rows answers all of them.
+
+A *measure* is one audit as SQL over the relation ``rows``: aggregates that each return one count, and a predicate
+that is true for offending rows (what sample rows are picked by). Values are bound as parameters, never written into
+the SQL.
+"""
+
+# ruff: noqa: ARG001  # all measures are called alike
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import singledispatch
+from typing import Any
+
+import attrs
+import pyarrow as pa
+
+from airflow_incremental.audits.base import Audit
+from airflow_incremental.audits.checks import NotNull, RowCount, Unique
+from airflow_incremental.audits.columns import Column, resolve
+from airflow_incremental.audits.comparisons import AcceptedValues, Between
+from airflow_incremental.audits.domains import Domain, domain_of
+from airflow_incremental.audits.values import Value, kind_of, show
+from airflow_incremental.core.errors import ArgumentError, AuditFailed
+
+_SHOWN = 5
+_SHOWN_LENGTH = 40
+
+
+@attrs.frozen(kw_only=True)
+class Counts:
+    """What a measure found: rows looked at, rows offending, and how to say it."""
+
+    checked: int
+    offending: int
+    message: str
+
+
+@attrs.frozen(kw_only=True)
+class Measure:
+    """One audit as SQL.
+
+    :param aggregates: expressions over ``rows``, each an integer and never null.
+    :param read: makes counts of the total number of rows and the aggregates' values.
+    :param offends: predicate that is true for offending rows; None if no single row offends.
+    :param values: values of the parameters named in the SQL, by name; no two measures of a run share a name.
+    :param keys: for ``Unique``: SQL of the columns of its key. ``read`` then takes one more value: the rows whose key
+        is not theirs alone, which is only worth another look at the rows when the aggregates say that there are some.
+    """
+
+    audit: Audit
+    aggregates: tuple[str, ...]
+    read: Callable[[int, Sequence[int]], Counts]
+    offends: str | None
+    values: Mapping[str, Any] = attrs.field(factory=dict)
+    keys: tuple[str, ...] = ()
+
+
+def _where(predicate: str) -> str:
+    return f"count(*) FILTER (WHERE {predicate})"
+
+
+@singledispatch
+def measure(audit: Audit, schema: pa.Schema, prefix: str) -> Measure:
+    """Return an audit as SQL over rows of ``schema``.
+
+    :param prefix: what the names of its parameters start with.
+    :raises AuditFailed: if it does not fit the rows: an unknown column, or one of a type its values cannot be
+        compared with.
+    """
+    raise ArgumentError(
+        f"audit {audit.name!r} is a {type(audit).__name__}, which cannot be run over rows",
+        expected="one of the audits of airflow_incremental.audits",
+    )
+
+
+@measure.register
+def _(audit: NotNull, schema: pa.Schema, prefix: str) -> Measure:
+    columns = [resolve(schema, path, audit=audit.name) for path in audit.columns]
+    offends = " OR ".join(f"{c.sql} IS NULL" for c in columns)
+
+    def read(total: int, counts: Sequence[int]) -> Counts:
+        each = (
+            f" ({', '.join(f'{c.path}: {n:,}' for c, n in zip(columns, counts[1:], strict=True))})"
+            if counts[1:]
+            else ""
+        )
+        return Counts(checked=total, offending=counts[0], message=f"{counts[0]:,} of {total:,} rows are null{each}")
+
+    alone = tuple(_where(f"{c.sql} IS NULL") for c in columns) if len(columns) > 1 else ()
+    return Measure(audit=audit, aggregates=(_where(offends), *alone), read=read, offends=offends)
+
+
+@measure.register
+def _(audit: Unique, schema: pa.Schema, prefix: str) -> Measure:
+    keys = tuple(resolve(schema, path, audit=audit.name).sql for path in audit.columns)
+    present = " AND ".join(f"{k} IS NOT NULL" for k in keys)
+    key = keys[0] if len(keys) == 1 else f"row({', '.join(keys)})"
+
+    def read(total: int, counts: Sequence[int]) -> Counts:
+        checked, _, shared = counts
+        left_out = f" ({total - checked:,} with a null in it not looked at)" if total > checked else ""
+        message = f"{shared:,} of {checked:,} rows share their key with another row{left_out}"
+        return Counts(checked=checked, offending=shared, message=message)
+
+    distinct = f"count(DISTINCT {key}) FILTER (WHERE {present})"
+    several = f"SELECT {key} FROM rows WHERE {present} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
+    offends = f"{present} AND {key} IN ({several})"
+    return Measure(audit=audit, aggregates=(_where(present), distinct), read=read, offends=offends, keys=keys)
+
+
+@measure.register
+def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> Measure:
+    column = resolve(schema, audit.column, audit=audit.name)
+    domain = _comparable(audit, column, audit.values[0])
+    # An empty list is fine: then no value of the column can be one of the accepted ones.
+    accepted = f"{column.sql} IN (SELECT unnest(CAST(${prefix} AS {domain.sql}[])))"
+    other = f"({column.sql} IS NOT NULL AND NOT ({accepted}))"
+    offends = other if audit.allow_null else f"({column.sql} IS NULL OR {other})"
+    listed = ", ".join(_cut(show(v)) for v in audit.values[:_SHOWN])
+    listed += f" and {len(audit.values) - _SHOWN} more" if len(audit.values) > _SHOWN else ""
+
+    def read(total: int, counts: Sequence[int]) -> Counts:
+        checked = counts[1] if audit.allow_null else total
+        return Counts(
+            checked=checked, offending=counts[0], message=f"{counts[0]:,} of {checked:,} rows are none of {listed}"
+        )
+
+    return Measure(
+        audit=audit,
+        aggregates=(_where(offends), _where(f"{column.sql} IS NOT NULL")),
+        read=read,
+        offends=offends,
+        values={prefix: domain.members(audit.values)},
+    )
+
+
+@measure.register
+def _(audit: Between, schema: pa.Schema, prefix: str) -> Measure:
+    column = resolve(schema, audit.column, audit=audit.name)
+    bounds = [b for b in (audit.min, audit.max) if b is not None]
+    domain = _comparable(audit, column, bounds[0])
+    left, right = audit.inclusive in ("both", "left"), audit.inclusive in ("both", "right")
+    inside: list[str] = []
+    values: dict[str, Any] = {}
+    for bound, name, compare, round_up, never in (
+        (audit.min, f"{prefix}_min", ">=" if left else ">", left, math.inf),
+        (audit.max, f"{prefix}_max", "<=" if right else "<", not right, -math.inf),
+    ):
+        if bound is None:
+            continue
+        value = domain.bound(bound, round_up=round_up)
+        if isinstance(value, float) and math.isinf(value):
+            inside.append("FALSE" if value == never else "TRUE")
+        else:
+            inside.append(f"{column.sql} {compare} CAST(${name} AS {domain.sql})")
+            values[name] = value
+    outside = f"NOT ({' AND '.join(inside)})"
+    if domain.is_float:  # to DuckDB NaN is greater than any number, so a lower bound alone would let it pass
+        outside = f"(isnan({column.sql}) OR {outside})"
+
+    def read(_total: int, counts: Sequence[int]) -> Counts:
+        offending, checked = counts
+        message = f"{offending:,} of {checked:,} rows are not {'in ' if len(bounds) > 1 else ''}{audit.interval}"
+        return Counts(checked=checked, offending=offending, message=message)
+
+    offends = f"({column.sql} IS NOT NULL AND {outside})"
+    present = _where(f"{column.sql} IS NOT NULL")
+    return Measure(audit=audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values)
+
+
+@measure.register
+def _(audit: RowCount, schema: pa.Schema, prefix: str) -> Measure:
+    def read(total: int, _counts: Sequence[int]) -> Counts:
+        low, high = audit.min or 0, total if audit.max is None else audit.max
+        expected = " and ".join(
+            f"{word} {bound:,}"
+            for word, bound in (("at least", audit.min), ("at most", audit.max))
+            if bound is not None
+        )
+        off = max(low - total, total - high, 0)
+        return Counts(checked=total, offending=off, message=f"{total:,} rows, expected {expected}")
+
+    return Measure(audit=audit, aggregates=(), read=read, offends=None)
+
+
+def _comparable(audit: AcceptedValues | Between, column: Column, value: Value) -> Domain:
+    """Return the values of the column, once it is sure that the audit's can be compared with them."""
+    domain, given = domain_of(column.type), kind_of(value)
+    if domain is not None and domain.kind is given:
+        return domain
+    raise AuditFailed(
+        f"audit {audit.name!r} compares the column {column.path!r} of type {column.type} with {given.value}",
+        expected="a column of booleans, numbers, strings, dates or timestamps" if domain is None else domain.kind.value,
+        hint="correct the values of the audit, or use an SqlCheck with a cast",
+    )
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "..."

@@ -1,0 +1,45 @@
+"""Rows to audit, without a table around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from airflow_incremental.audits.base import Audit
+from airflow_incremental.audits.run import run_audits
+from airflow_incremental.core.audit import AuditReport, AuditResult
+from airflow_incremental.core.reads import ReadPart, SourceRead
+
+SNAPSHOT = 8128
+
+
+def read_of(
+    *tables: pa.Table, paths: tuple[str, ...] | None = None, opened: Callable[[], None] = lambda: None
+) -> SourceRead:
+    """Return a read of all rows of the tables, each a part of its own; with ``paths``, of one table in files."""
+
+    def part(table: pa.Table) -> ReadPart:
+        def batches() -> pa.RecordBatchReader:
+            opened()
+            return table.to_reader()
+
+        return ReadPart(paths=paths, batches=batches)
+
+    schema = tables[0].schema
+    return SourceRead(
+        name="written",
+        schema=schema,
+        field_ids=tuple(range(1, len(schema.names) + 1)),
+        parts=tuple(map(part, tables)),
+    )
+
+
+def audit(table: pa.Table, *audits: Audit, **options: Any) -> AuditReport:
+    return run_audits(audits, read_of(table), snapshot_id=SNAPSHOT, **options)
+
+
+def only(table: pa.Table, check: Audit, **options: Any) -> AuditResult:
+    (result,) = audit(table, check, **options).results
+    return result
