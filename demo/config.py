@@ -83,6 +83,9 @@ class StackConfig:
                 "min_file_process_interval": "600",
                 "parsing_processes": "1",
             },
+            # A busy machine may answer late; by default a task gives its API server five times five seconds, then
+            # fails.
+            "workers": {"execution_api_timeout": "30"},
             "logging": {"base_log_folder": str(self.logs)},
             "usage_data_collection": {"enabled": "False"},
         }

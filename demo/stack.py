@@ -108,7 +108,7 @@ class AirflowStack:
         """Stop the stack."""
         self.stop()
 
-    def start(self, timeout: float = 120) -> None:
+    def start(self, timeout: float = 240) -> None:
         """Create the database, start the components, and return when all of them are healthy.
 
         :param timeout: seconds for the components to become healthy; the database is migrated before.
@@ -232,11 +232,15 @@ class AirflowStack:
                 health = self.client.health()
                 waiting = [name for name in self._components if name != "api_server" and health.get(name) != "healthy"]
             if not waiting:
-                return
+                break
             time.sleep(0.5)
-        ends = "\n".join(_end_of(self._components[name]) for name in waiting)
-        msg = f"not healthy after {timeout:.0f} s: {', '.join(waiting)}. {ends}"
-        raise StackError(msg)
+        else:
+            ends = "\n".join(_end_of(self._components[name]) for name in waiting)
+            msg = f"not healthy after {timeout:.0f} s: {', '.join(waiting)}. {ends}"
+            raise StackError(msg)
+        # The API that tasks talk to is built when it gets its first request, which takes seconds (on a busy machine
+        # half a minute). The first task would wait for it and could give up.
+        httpx.get(f"{self.config.url}/execution/health", timeout=timeout, trust_env=False).raise_for_status()
 
 
 def _end_of(component: Component) -> str:
