@@ -17,7 +17,7 @@ import attrs
 import pyarrow as pa
 
 from airflow_incremental.audits.base import Audit
-from airflow_incremental.audits.checks import NotNull, RowCount, Unique
+from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.domains import Domain, domain_of
@@ -55,6 +55,16 @@ class Measure:
     offends: str | None
     values: Mapping[str, Any] = attrs.field(factory=dict)
     keys: tuple[str, ...] = ()
+
+
+def measures_of(audits: Sequence[Audit], schema: pa.Schema) -> dict[str, Measure]:
+    """Return all audits but ``SqlCheck`` as SQL over rows of ``schema``, by name; nothing is read.
+
+    Given the target's schema, a plan can tell before it loads anything that an audit will not fit.
+
+    :raises AuditFailed: if an audit names an unknown column, or one of a type its values cannot be compared with.
+    """
+    return {a.name: measure(a, schema, f"a{i}") for i, a in enumerate(audits) if not isinstance(a, SqlCheck)}
 
 
 def _where(predicate: str) -> str:

@@ -19,7 +19,7 @@ import duckdb
 
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.core.audit import AuditIncomplete
-from airflow_incremental.core.errors import AuditFailed, IncrementalError, TransformError
+from airflow_incremental.core.errors import AuditFailed, IncrementalError, PlanExpired, TransformError
 from airflow_incremental.core.ranges import format_time
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import bind
@@ -58,14 +58,20 @@ class Rows:
         :raises AuditFailed: if their columns cannot be told apart in SQL.
         :raises AuditIncomplete: if they cannot be opened.
         """
+        doing = "open the written rows"
         try:
-            self.guarded(lambda: bind(self.con, self.read), doing="open the written rows")
+            self.guarded(lambda: bind(self.con, self.read), doing=doing)
         except TransformError as error:
-            raise AuditFailed(
+            refused: IncrementalError = AuditFailed(
                 f"no audit can run over the written rows: {error.found}",
                 expected=error.expected,
                 hint="rename one of the columns in the target",
-            ) from None
+            )
+        except PlanExpired as error:  # names the file that is gone by its path, which holds partition values
+            refused = self._incomplete(error, doing)
+        else:
+            return
+        raise refused
 
     def guarded(self, work: Callable[[], T], *, doing: str) -> T:
         """Do something of our own with the rows; whatever stops it says nothing about the data.
@@ -154,7 +160,7 @@ class Rows:
 
     def _incomplete(self, error: Exception, doing: str) -> IncrementalError:
         found = f"could not {doing}: {_origin(error)}"
-        paths = [Path(p) for part in self.read.parts for p in part.paths or ()]
+        paths = [Path(p.removeprefix("file://")) for part in self.read.parts for p in part.paths or ()]
         gone = [p.name for p in paths if not p.is_file()]
         if gone:
             found += f"; {len(gone)} of {len(paths)} data files are not there, such as {gone[0]}"

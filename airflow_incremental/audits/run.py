@@ -19,7 +19,7 @@ import attrs
 
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
-from airflow_incremental.audits.compile import Counts, Measure, measure
+from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult
@@ -66,7 +66,7 @@ def run_audits(
         )
     if not found:
         return AuditReport(snapshot_id=snapshot_id, rows=None)
-    measures = {a.name: measure(a, read.schema, f"a{i}") for i, a in enumerate(found) if not isinstance(a, SqlCheck)}
+    measures = measures_of(found, read.schema)
 
     def work(rows: Rows) -> tuple[int, list[AuditResult]]:
         rows.bind()
@@ -99,15 +99,15 @@ def _count(rows: Rows, measures: Sequence[Measure]) -> tuple[int, dict[str, Coun
     """Return the number of rows and, by audit name, what the measures found, from one pass."""
     parts = ["count(*)", *(a for m in measures for a in m.aggregates)]
     values = {name: value for m in measures for name, value in m.values.items()}
-    total, *numbers = rows.numbers(f"SELECT {', '.join(parts)} FROM rows", values)  # noqa: S608
-    taken: dict[str, list[int]] = {}
-    for m in measures:
-        taken[m.audit.name] = [numbers.pop(0) for _ in m.aggregates]
-    doubled = [m for m in measures if m.keys and taken[m.audit.name][0] != taken[m.audit.name][1]]
-    shared = dict.fromkeys((m.audit.name for m in measures if m.keys), 0)
+    total, *found = rows.numbers(f"SELECT {', '.join(parts)} FROM rows", values)  # noqa: S608
+    numbers = iter(found)
+    taken = {m.audit.name: [next(numbers) for _ in m.aggregates] for m in measures}
+    keyed = [m for m in measures if m.keys]
+    doubled = [m for m in keyed if len(set(taken[m.audit.name])) > 1]
+    shared = dict.fromkeys((m.audit.name for m in keyed), 0)
     if doubled:
         again = rows.numbers("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), {})
-        shared.update({m.audit.name: n for m, n in zip(doubled, again, strict=True)})
+        shared.update(zip((m.audit.name for m in doubled), again, strict=True))
         if not all(again):
             raise AuditIncomplete(
                 "reading the written rows a second time gave other rows than the first",
