@@ -102,7 +102,7 @@ def _fits(have: Any, want: Any) -> bool:
         return True
     if t.is_timestamp(have) and t.is_timestamp(want):
         return bool((have.tz is None) == (want.tz is None))
-    encodings = ((is_text, is_text), (is_bytes, is_bytes), (t.is_time, t.is_time))
+    encodings = ((is_text, is_text), (is_bytes, is_bytes), (t.is_time, t.is_time), (t.is_date, t.is_date))
     return any(a(have) and b(want) for a, b in encodings) or _number_fits(have, want)
 
 

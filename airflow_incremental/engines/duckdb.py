@@ -3,51 +3,45 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 import duckdb
 import pyarrow as pa
 
+from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.reads import SourceRead
-from airflow_incremental.engines.output import Fitter
+from airflow_incremental.engines.columns import columns_of
 from airflow_incremental.engines.relations import bind, bind_ranges, open_connection
+from airflow_incremental.engines.streams import arrow_rows, relation_rows
 from airflow_incremental.engines.transform import Transform, order_terms, produce, translate
 from airflow_incremental.engines.worker import Worker
-
-#: Rows of one Arrow batch that comes out of DuckDB: a multiple of its vectors, small enough for wide rows.
-BATCH_ROWS = 16 * 2048
-
-
-@attrs.define
-class _Running:
-    """The queries of one engine that run now, so that another thread or a signal handler can stop them."""
-
-    workers: list[Worker] = attrs.field(factory=list)
-    lock: threading.Lock = attrs.field(factory=threading.Lock)
 
 
 @attrs.frozen(kw_only=True)
 class DuckDBEngine:
     """Runs a transform in DuckDB.
 
-    A transform is the text of one SELECT statement, or a function ``f(relations, plan)`` that gets a mapping of names to DuckDB
-    relations and the plan, and returns a pyarrow Table, a pyarrow RecordBatchReader or a DuckDB relation. Either reads the sources
-    by the names they are declared under, and ``plan_ranges`` (range_start, range_end: TIMESTAMPTZ, half-open): the event times the
-    plan replaces, or else adds to.
+    A transform is the text of one SELECT statement, or a function ``f(relations, plan)`` that gets a mapping of names
+    to DuckDB relations and the plan, and returns a pyarrow Table, a pyarrow RecordBatchReader or a DuckDB relation.
+    Either reads the sources by the names they are declared under, and ``plan_ranges`` (range_start, range_end:
+    TIMESTAMPTZ, half-open): the event times the plan replaces, or else adds to.
 
-    :param memory_limit: what DuckDB may use before it spills to disk, such as ``"2GB"``; default 80% of the memory it sees.
-    :param threads: default one per core.
+    All relations share one connection: a function that reads one of them as a stream reads it to its end, or returns
+    it, before it uses another.
+
+    :param memory_limit: what DuckDB may use before it spills to disk, such as ``"2GB"``; default is 80% of the memory
+        it sees.
+    :param threads: default is one per core.
     """
 
     memory_limit: str | None = None
     threads: int | None = None
-    _running: _Running = attrs.field(factory=_Running, init=False, eq=False, repr=False)
+    #: What runs now, so that another thread or a signal handler can stop it.
+    _workers: list[Worker] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
     @contextmanager
     def run(
@@ -62,87 +56,83 @@ class DuckDBEngine:
     ) -> Iterator[pa.RecordBatchReader]:
         """Run a transform and stream its rows; leaving the context stops what still runs and removes what was spilled.
 
-        :param target_schema: schema of the rows that come out, checked and converted without loss; None leaves the transform's own.
-        :param order_by: columns, or ``hour(column)``, ``day(..)``, ``month(..)``, ``year(..)``, that the rows are sorted by.
+        :param target_schema: schema of the rows that come out, checked and converted without loss; None leaves the
+            transform's own.
+        :param order_by: what the rows are sorted by (spilling to disk): columns, or ``hour(column)``, ``day(column)``,
+            ``month(column)``, ``year(column)``; nulls come last.
         :param work_dir: where the database and what it spills live while the context is open; default is the system's.
-        :raises TransformError: the transform fails, names an unknown source, or returns columns or values that do not fit.
+        :raises TransformError: the transform fails, names an unknown source, or returns columns or values that do not
+            fit.
         :raises TransformInterrupted: :meth:`interrupt` was called, or memory or disk ran out.
+        :raises PlanExpired: a file the plan reads is gone.
         """
-        names = [read.name for read in reads]
-        with self._worker(reads, plan, work_dir) as worker:
-            made = produce(worker, transform, names, plan)
-            if isinstance(made, pa.RecordBatchReader):
-                made = _fitted(made.schema, made, target_schema)
-                if order_by:  # sorted after it was fitted: DuckDB has no types for some of Arrow's encodings
-                    made = worker.con.from_arrow(made)
+        with self._bound(reads, plan, work_dir) as worker:
+            made = produce(worker, transform, reads, plan)
             if isinstance(made, duckdb.DuckDBPyRelation):
                 if order_by:
                     made = made.order(order_terms(made, order_by))
-                reader = worker.call(_open, made, names)
-                made = _fitted(reader.schema, _batches(worker, reader, names), target_schema)
-            yield made
+                yield relation_rows(worker, made, target_schema, reads=reads)
+                return
+            # Fitted before they are sorted: DuckDB has no types for some of Arrow's encodings.
+            failures: list[IncrementalError] = []
+            rows = arrow_rows(worker, made, target_schema, failures)
+            if not order_by:
+                yield rows
+                return
+            # In a connection of its own: the rows may stream out of the first one, and a second query there would cut
+            # them off (DuckDB before 2.0 without a word).
+            with self._working(worker.con.cursor()) as sorter:
+                relation = sorter.con.from_arrow(rows)
+                relation = relation.order(order_terms(relation, order_by))
+                yield relation_rows(sorter, relation, target_schema, reads=reads, failures=failures)
 
     def schema(
         self, transform: Transform, reads: Sequence[SourceRead], plan: Plan, *, work_dir: Path | None = None
     ) -> pa.Schema:
         """Return the columns a transform returns, as types an Iceberg table can have.
 
-        SQL is not run for it; a callable is, because nothing else tells.
+        SQL is not run for it and no row is read; a function is run over the real rows, because nothing else tells.
+
+        :raises TransformError: as in :meth:`run`, or for columns without a type.
         """
-        names = [read.name for read in reads]
-        with self._worker(reads, plan, work_dir) as worker:
-            made = produce(worker, transform, names, plan)
-            if isinstance(made, pa.RecordBatchReader):
-                return made.schema
-            return worker.call(lambda: made.limit(0).to_arrow_table().schema)
+        if isinstance(transform, str):
+            reads = [attrs.evolve(read, parts=()) for read in reads]
+        with self._bound(reads, plan, work_dir) as worker:
+            made = produce(worker, transform, reads, plan)
+            if not isinstance(made, duckdb.DuckDBPyRelation):
+                made = worker.con.cursor().from_arrow(made.schema.empty_table())
+            return columns_of(made, typed=True)
 
     def interrupt(self) -> None:
-        """Stop every query this engine runs now; from any thread or signal handler. They raise ``TransformInterrupted``."""
-        for worker in list(self._running.workers):
+        """Stop every transform this engine runs now; from any thread or signal handler.
+
+        They raise ``TransformInterrupted``, which another try can get past.
+        """
+        for worker in list(self._workers):
             worker.stop()
 
     @contextmanager
-    def _worker(self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None) -> Iterator[Worker]:
+    def _bound(self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None) -> Iterator[Worker]:
+        """Open a database in which every read is bound to its name."""
         if work_dir is not None:
             Path(work_dir).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="engine-", dir=work_dir) as directory:
-            worker = Worker(open_connection(directory, memory_limit=self.memory_limit, threads=self.threads))
-            self._running.workers.append(worker)
-            try:
-                for read in reads:
-                    worker.call(bind, worker.con, read)
-                worker.call(bind_ranges, worker.con, plan)
+            con = open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
+            with self._working(con) as worker:
+                try:
+                    for read in reads:
+                        worker.call(bind, con, read)
+                    worker.call(bind_ranges, con, plan)
+                except duckdb.Error as error:
+                    raise translate(error, reads) from error
                 yield worker
-            finally:
-                self._running.workers.remove(worker)
-                worker.close()
 
-
-def _open(relation: duckdb.DuckDBPyRelation, names: Sequence[str]) -> Any:
-    """Start a relation's query; its rows stream out of it."""
-    make = getattr(relation, "to_arrow_reader", None) or relation.fetch_arrow_reader  # the name before DuckDB 1.5
-    try:
-        return make(BATCH_ROWS)
-    except duckdb.Error as error:
-        raise translate(error, names) from error
-
-
-def _batches(worker: Worker, reader: Any, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    def read() -> Any:
+    @contextmanager
+    def _working(self, con: duckdb.DuckDBPyConnection) -> Iterator[Worker]:
+        worker = Worker(con)
+        self._workers.append(worker)
         try:
-            return reader.read_next_batch()
-        except StopIteration:
-            return None
-        except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise translate(error, names) from error
-
-    while (batch := worker.call(read)) is not None:
-        yield batch
-
-
-def _fitted(schema: Any, batches: Iterable[Any], target: Any) -> Any:
-    """Return a reader of the batches, in the target's schema if there is one."""
-    if target is None:
-        return pa.RecordBatchReader.from_batches(schema, batches)
-    fitter = Fitter.between(schema, target)
-    return pa.RecordBatchReader.from_batches(target, (fitter.fit(b) for b in batches))
+            yield worker
+        finally:
+            self._workers.remove(worker)
+            worker.close()

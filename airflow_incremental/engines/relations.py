@@ -8,13 +8,13 @@ be used many times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from airflow_incremental.core.errors import TransformError
+from airflow_incremental.core.errors import PlanExpired, TransformError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import ReadPart, SourceRead
@@ -52,7 +52,7 @@ def open_connection(
     if threads is not None:
         config["threads"] = str(threads)
     con = duckdb.connect(str(where / "engine.duckdb"), config=config)
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET GLOBAL TimeZone = 'UTC'")  # cursors of the connection too
     return con
 
 
@@ -61,6 +61,7 @@ def bind(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
 
     :raises TransformError: the name or the columns cannot be told apart in SQL, which ignores case.
     :raises TableError: the event time of the read is not a column of it, or not a date or timestamp.
+    :raises PlanExpired: a file behind a stream is gone; other errors of a stream are raised as they are.
     """
     _check_names(con, read)
     types = sql_types(con, read.schema)
@@ -123,15 +124,47 @@ def _part(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, type
         if not part.paths:
             return _part(con, read, ReadPart(paths=None, batches=read.schema.empty_table().to_reader), types)
         return _kept(con, read, part, _files(part.paths, read, types))
-    reader = part.batches()
     table = internal_table(con, read.name)
-    con.register("incremental_stream_in", reader)
+    failures: list[Exception] = []
+    con.register("incremental_stream_in", _watched(part.batches(), failures))
     try:
         con.execute(f"CREATE TABLE {table} AS {_kept(con, read, part, _stream(read, types))}")
+    except duckdb.Error as error:
+        if not failures:
+            raise
+        if isinstance(failures[0], FileNotFoundError):
+            raise expired(read.name, str(failures[0])) from failures[0]
+        raise failures[0] from error
     finally:
         con.unregister("incremental_stream_in")
-        reader.close()
     return f"SELECT * FROM {table}"  # noqa: S608
+
+
+def _watched(reader: pa.RecordBatchReader, failures: list[Exception]) -> pa.RecordBatchReader:
+    """Return the same stream, noting what it raises: DuckDB keeps only a text of it."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(reader.schema, batches())
+
+
+def expired(source: str, path: str) -> PlanExpired:
+    """Return the error of a read whose file is gone."""
+    return PlanExpired(
+        f"a file of source {source!r} that the plan reads is gone: {path}",
+        expected="the files of the planned snapshots to exist until the session is over",
+        hint="retry the task; it plans anew. If it happens again, let the source keep expired files longer",
+    )
+
+
+def local_path(path: str) -> str:
+    """Return a path as DuckDB and the system open it; Iceberg may write it as a ``file:`` URI, without any quoting."""
+    return path.removeprefix("file://")
 
 
 def _kept(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, rows: str) -> str:
@@ -155,7 +188,7 @@ def _kept(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, rows
 
 
 def _files(paths: Sequence[str], read: SourceRead, types: Sequence[str]) -> str:
-    listed = ", ".join(_text(p.removeprefix("file://")) for p in paths)
+    listed = ", ".join(_text(local_path(p)) for p in paths)
     fields = ", ".join(
         f"{i}: {{name: {_text(name)}, type: {_text(t)}, default_value: NULL}}"
         for i, name, t in zip(read.field_ids, read.schema.names, types, strict=True)

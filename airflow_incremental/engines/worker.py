@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import Event
 from typing import Any, ParamSpec, TypeVar
 
 import duckdb
@@ -35,33 +34,39 @@ class Worker:
         self.con = con
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="duckdb")
         self._running: Future[Any] | None = None
-        self._stop = Event()
+        self._stopped = False
 
-    @property
-    def stopped(self) -> bool:
-        """Whether somebody asked to stop."""
-        return self._stop.is_set()
+    def check(self) -> None:
+        """Go on only if nobody asked to stop.
+
+        :raises TransformInterrupted: somebody did.
+        """
+        if self._stopped:
+            raise TransformInterrupted(
+                "the transform was stopped before it ended",
+                hint="nothing was committed; a retry runs it again from the same plan",
+            )
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in the worker's thread and return what it returns.
 
         :raises TransformInterrupted: :meth:`stop` was called, before or meanwhile.
         """
-        if self.stopped:
-            raise interrupted()
+        self.check()
         future = self._pool.submit(function, *args, **kwargs)
         self._running = future
         while not wait([future], timeout=_AGAIN).done:
-            if self._stop.is_set():
+            if self._stopped:
                 self.con.interrupt()
-        error = future.exception()
-        if error is not None and self.stopped:
-            raise interrupted() from error
-        return future.result()
+        try:
+            return future.result()
+        except Exception:
+            self.check()  # what an interrupted query says is not what happened
+            raise
 
     def stop(self) -> None:
         """Stop what runs, and refuse what comes; from any thread."""
-        self._stop.set()
+        self._stopped = True
         self.con.interrupt()
 
     def close(self) -> None:
@@ -73,11 +78,3 @@ class Worker:
                 self.con.interrupt()
         self._pool.shutdown(wait=True)
         self.con.close()
-
-
-def interrupted() -> TransformInterrupted:
-    """Return the error of a transform that was stopped."""
-    return TransformInterrupted(
-        "the transform was stopped before it ended",
-        hint="nothing was committed; a retry runs it again from the same plan",
-    )

@@ -75,6 +75,7 @@ def write(
                 hint="look for NaN in the columns the target is partitioned by",
             )
         files += made
+        del rows  # or it would be held while the next round gathers
         if on_progress is not None:
             on_progress(sum(f.record_count for f in files), sum(f.file_size_in_bytes for f in files))
     return Written(
