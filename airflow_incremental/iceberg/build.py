@@ -11,6 +11,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 from pyiceberg.manifest import (
@@ -74,7 +75,7 @@ def build_snapshot(
     snapshot_id = metadata.new_snapshot_id()
     write_uuid = uuid.uuid4()
     locations = table.location_provider()
-    compression = metadata.properties.get(
+    compression: Any = metadata.properties.get(
         TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
     )
     specs, schema = metadata.specs(), metadata.schema()

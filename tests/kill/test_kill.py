@@ -6,6 +6,7 @@ import datetime as dt
 import shutil
 from pathlib import Path
 
+import attrs
 import pytest
 
 from airflow_incremental.core.audit import AuditReport
@@ -34,6 +35,21 @@ def prepared(home: Path, mode: str) -> World:
     return world
 
 
+class Restored:
+    """A prepared world that is put back as it was, at the same path (table metadata holds absolute ones), as often as needed."""
+
+    def __init__(self, home: Path, mode: str) -> None:
+        self.home, self.world = home, prepared(home, mode)
+        self.kept = home.with_name(f"{home.name}-kept")
+        shutil.copytree(home, self.kept)
+
+    def __call__(self) -> World:
+        """Return the world as it was prepared."""
+        shutil.rmtree(self.home)
+        shutil.copytree(self.kept, self.home)
+        return attrs.evolve(self.world)
+
+
 def events_of_a_session(tmp_path: Path, mode: str) -> list[str]:
     prepared(tmp_path / "probe", mode)
     child = Child(run_session, tmp_path / "probe", mode, "second")
@@ -45,11 +61,10 @@ def events_of_a_session(tmp_path: Path, mode: str) -> list[str]:
 def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
     events = events_of_a_session(tmp_path, mode)
     assert events.count("before commit") <= 4, "a whole session makes at most four commits"
-    template = tmp_path / "template"
+    home = tmp_path / "world"
+    restored = Restored(home, mode)
     for at in range(1, len(events) + 1):
-        home = tmp_path / "world"
-        shutil.rmtree(home, ignore_errors=True)
-        world = prepared(home, mode)
+        world = restored()
         child = Child(run_session, home, mode, "second", at=at)
         assert child.wait() == -9, f"event {at}: {child.events[-1]}"
         retried = steps.run(world.process("second"))
@@ -63,17 +78,16 @@ def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
         sweep(world.target, older_than=NOW)
         assert leftovers(world.target, older_than=NOW) == []
         world.check()
-    shutil.rmtree(template, ignore_errors=True)
 
 
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 def test_killed_anywhere_the_next_run_takes_over(tmp_path: Path, mode: str) -> None:
     """The run never comes back: the next one takes its lock over and loads old and new changes together."""
     events = events_of_a_session(tmp_path, mode)
+    home = tmp_path / "world"
+    restored = Restored(home, mode)
     for at in range(1, len(events) + 1, 3):
-        home = tmp_path / "world"
-        shutil.rmtree(home, ignore_errors=True)
-        world = prepared(home, mode)
+        world = restored()
         child = Child(run_session, home, mode, "second", at=at)
         assert child.wait() == -9
         world.land(0.9, 4.5)
@@ -104,10 +118,10 @@ def test_killed_while_a_failed_session_ends(tmp_path: Path, mode: str) -> None:
     child = Child(fail_audit, tmp_path / "probe", mode)
     assert child.wait() == 0
     events = [e for e in child.events if e != "done"]
+    home = tmp_path / "world"
+    restored = Restored(home, mode)
     for at in range(len(events) - 3, len(events) + 1):
-        home = tmp_path / "world"
-        shutil.rmtree(home, ignore_errors=True)
-        world = prepared(home, mode)
+        world = restored()
         before = world.target_rows()
         assert Child(fail_audit, home, mode, at=at).wait() == -9
         assert world.target_rows() == before, "nothing unaudited is visible"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
 from airflow_incremental.sessions import steps
-from tests.kill.test_kill import events_of_a_session, prepared, run_session
+from tests.kill.test_kill import Restored, events_of_a_session, run_session
 from tests.support.killing import Child
 
 
@@ -18,10 +17,10 @@ from tests.support.killing import Child
 def test_the_sleeper_changes_nothing(tmp_path: Path, mode: str, successor: str) -> None:
     events = events_of_a_session(tmp_path, mode)
     stops = [i + 1 for i, e in enumerate(events) if e in ("before commit", "before parquet", "after parquet")]
+    home = tmp_path / "world"
+    restored = Restored(home, mode)
     for at in stops:
-        home = tmp_path / "world"
-        shutil.rmtree(home, ignore_errors=True)
-        world = prepared(home, mode)
+        world = restored()
         child = Child(run_session, home, mode, "second", at=at, sig=signal.SIGSTOP)
         assert child.wait_stopped()
         if successor == "third":

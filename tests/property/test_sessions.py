@@ -24,6 +24,8 @@ from tests.property.histories import (
 )
 from tests.support.world import World
 
+#: Somebody else's rows may be in the target before the first run.
+ADOPT = {"initial": {"adopt": "all"}}
 slow = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
@@ -74,7 +76,7 @@ def play(world: World, actions: list[Any]) -> None:
 @given(histories(rollbacks), st.sampled_from([(), (("day", "ts"),), (("hour", "ts"),)]), st.sampled_from(["1", "2"]))
 def test_append(actions: list[Any], source_fields: tuple[tuple[str, str], ...], version: str) -> None:
     with tempfile.TemporaryDirectory() as home:
-        world = World(home=Path(home), mode="append", source_fields=source_fields)
+        world = World(home=Path(home), mode="append", source_fields=source_fields, policies=ADOPT)
         world.set_up_with(source_version=version)
         play(world, actions)
 
@@ -89,7 +91,11 @@ def test_append(actions: list[Any], source_fields: tuple[tuple[str, str], ...], 
 def test_overwrite(actions: list[Any], source_fields: tuple[tuple[str, str], ...], version: str, unit: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         world = World(
-            home=Path(home), mode="overwrite", source_fields=source_fields, target_fields=((unit, "hour_ts"),)
+            home=Path(home),
+            mode="overwrite",
+            source_fields=source_fields,
+            target_fields=((unit, "hour_ts"),),
+            policies=ADOPT,
         )
         world.set_up_with(source_version=version)
         play(world, actions)
@@ -99,7 +105,7 @@ def test_overwrite(actions: list[Any], source_fields: tuple[tuple[str, str], ...
 @given(histories(rewrites, rollbacks))
 def test_append_that_recomputes_rewritten_ranges(actions: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as home:
-        world = World(home=Path(home), mode="append", policies={"on_rewrite": "overwrite"})
+        world = World(home=Path(home), mode="append", policies={**ADOPT, "on_rewrite": "overwrite"})
         world.set_up_with(source_version="2")
         play(world, actions)
 
@@ -109,7 +115,7 @@ def test_append_that_recomputes_rewritten_ranges(actions: list[Any]) -> None:
 def test_expiry_of_the_source_never_loses_a_row_silently(actions: list[Any]) -> None:
     """With snapshots of the source expired at random, a run ends right or says that the watermark is lost; then a reload is right."""
     with tempfile.TemporaryDirectory() as home:
-        world = World(home=Path(home), mode="overwrite")
+        world = World(home=Path(home), mode="overwrite", policies=ADOPT)
         world.set_up_with(source_version="2")
         for action in actions:
             if not isinstance(action, Run):
@@ -127,7 +133,7 @@ def test_expiry_of_the_source_never_loses_a_row_silently(actions: list[Any]) -> 
 def test_append_refuses_rewrites_and_loses_nothing(actions: list[Any]) -> None:
     """Default policy: a run either loads exactly the new rows or refuses before it writes anything."""
     with tempfile.TemporaryDirectory() as home:
-        world = World(home=Path(home), mode="append")
+        world = World(home=Path(home), mode="append", policies=ADOPT)
         world.set_up_with(source_version="2")
         for action in actions:
             if not isinstance(action, Run):

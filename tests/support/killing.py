@@ -11,8 +11,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 _PRELOAD = ["airflow_incremental.sessions.steps", "tests.support.world", "tests.support.killing"]
@@ -23,13 +26,16 @@ class Events:
 
     def __init__(self, at: int | None, sig: int, report: Any) -> None:
         self.at, self.sig, self.report, self.seen = at, sig, report, 0
+        # Files are written by several threads.
+        self.lock = threading.Lock()
 
     def __call__(self, name: str) -> None:
         """Note one event."""
-        self.seen += 1
-        self.report.send(name)
-        if self.seen == self.at:
-            os.kill(os.getpid(), self.sig)
+        with self.lock:
+            self.seen += 1
+            self.report.send(name)
+            if self.seen == self.at:
+                os.kill(os.getpid(), self.sig)
 
 
 def _instrument(events: Events) -> None:
@@ -105,12 +111,9 @@ class Child:
 
     def wait_stopped(self, timeout: float = 60) -> bool:
         """Wait until the child has stopped itself; False if it ended first."""
-        import time
-
         end = time.monotonic() + timeout
         while time.monotonic() < end:
-            with open(f"/proc/{self.process.pid}/stat") as stat:
-                state = stat.read().rsplit(")", 1)[1].split()[0]
+            state = Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
             if state == "T":
                 return True
             if state == "Z":
