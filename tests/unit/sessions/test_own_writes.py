@@ -1,0 +1,105 @@
+"""The author's own writes to the scratch branch: what is sealed, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThan
+
+from airflow_incremental.core.errors import TransformError
+from airflow_incremental.iceberg import naming
+from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.planner import plan
+from airflow_incremental.sessions.process import Session
+from tests.support.world import World
+
+
+def opened(world: World) -> tuple[Session, str]:
+    session = plan(world.process(transform=None))
+    assert isinstance(session, Session)
+    return session, naming.scratch_ref("proc", session.plan.session)
+
+
+def rows(world: World, source: list[Any]) -> pa.Table:
+    found = [dict(zip(world.target_schema.names, r, strict=True)) for r, n in world.oracle(source).items() for _ in range(n)]
+    return pa.Table.from_pylist(found, schema=world.target_schema)
+
+
+def finish(session: Session) -> None:
+    steps.publish(session, steps.audit(session, steps.load(session)))
+
+
+def test_append(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(0, 1)
+    steps.run(world.process())
+    new = world.land(0.5, 2)
+    session, branch = opened(world)
+    world.target.append(rows(world, new), branch=branch)
+    finish(session)
+    world.check()
+
+
+def test_overwrite_of_the_planned_ranges_and_a_second_try(tmp_path: Path) -> None:
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 1, 2)
+    steps.run(world.process())
+    world.land(1.5, 3)
+    session, branch = opened(world)
+    wanted = [r for r in world.source_rows() if r[1] is not None and session.plan.replaced.contains(r[1])]
+    for _ in range(2):  # the task was retried: it overwrites its own earlier try
+        for part in session.plan.replaced.ranges:
+            inside = And(GreaterThanOrEqual("hour_ts", part.start.isoformat()), LessThan("hour_ts", part.end.isoformat()))
+            here = [r for r in wanted if r[1] is not None and part.start <= r[1] < part.end]
+            world.target.overwrite(rows(world, here), overwrite_filter=inside, branch=branch)
+    finish(session)
+    world.check()
+
+
+def test_nothing_written_empties_the_planned_ranges(tmp_path: Path) -> None:
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 1)
+    steps.run(world.process())
+    world.land(1.5)
+    session, _ = opened(world)
+    finish(session)
+    left = [r for r in world.source_rows() if r[1] is not None and not session.plan.replaced.contains(r[1])]
+    world.check(rows=left)
+
+
+def test_rows_outside_the_plan_are_refused(tmp_path: Path) -> None:
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 1, 2)
+    steps.run(world.process())
+    before = world.target_rows()
+    world.land(1.5)
+    session, branch = opened(world)
+    world.target.append(rows(world, world.source_rows()), branch=branch)
+    with pytest.raises(TransformError, match=r"rows of .* lie outside the planned ranges"):
+        steps.load(session)
+    assert world.target_rows() == before
+
+
+def test_removing_more_than_the_plan_is_refused(tmp_path: Path) -> None:
+    for mode in ("append", "overwrite"):
+        world = World(home=tmp_path / mode, mode=mode).set_up()
+        world.land(0, 1, 2)
+        steps.run(world.process())
+        world.land(1.5)
+        session, branch = opened(world)
+        world.target.delete(AlwaysTrue(), branch=branch)
+        with pytest.raises(TransformError, match="cannot be published.*remove"):
+            steps.load(session)
+
+
+def test_a_dropped_scratch_branch(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(0)
+    session, branch = opened(world)
+    with world.target.manage_snapshots() as refs:
+        refs.remove_branch(branch)
+    with pytest.raises(TransformError, match="scratch branch .* is gone"):
+        steps.load(session)
