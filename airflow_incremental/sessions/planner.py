@@ -162,10 +162,6 @@ def _target(process: Process) -> Table:
     if found is None:
         found = _create(process)
     if "main" not in found.metadata.refs:
-        check_target(found, spec)
-        if any(True for _ in found.metadata.snapshots) and read_lock(found, spec.process) is None:
-            log.warning("the target %s has snapshots but no 'main' branch", spec.target.table)
-        published(found, spec.process)
         found = bootstrap(process.catalog, spec.target.table)
     return found
 
