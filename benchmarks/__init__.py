@@ -1,0 +1,1 @@
+"""What planning, committing, idling, parsing and loading cost: ``python -m benchmarks``."""

@@ -1,0 +1,49 @@
+"""Counting instead of timing: files opened and commits made, which do not depend on the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
+from pyiceberg.manifest import clear_manifest_cache
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.update import TableRequirement, TableUpdate
+
+from benchmarks.histories import new_catalog
+
+
+class CountingFileIO(PyArrowFileIO):
+    """Counts the files that are opened for reading: on an object store each is at least one request."""
+
+    opened: ClassVar[list[str]] = []
+
+    def new_input(self, location: str) -> PyArrowFile:
+        """Note that a file is about to be read."""
+        self.opened.append(location)
+        return super().new_input(location)
+
+
+def reads_of(home: Path, identifier: str, work: Callable[[Table], object]) -> int:
+    """Return how many files work on a newly loaded table opens, the table's own metadata file left out."""
+    catalog = new_catalog(home, **{"py-io-impl": f"{CountingFileIO.__module__}.{CountingFileIO.__name__}"})
+    table = catalog.load_table(identifier)
+    clear_manifest_cache()
+    CountingFileIO.opened.clear()
+    work(table)
+    return len(CountingFileIO.opened)
+
+
+class CountingCatalog(SqlCatalog):
+    """Counts the commits that are tried."""
+
+    commits: int = 0
+
+    def commit_table(
+        self, table: Table, requirements: tuple[TableRequirement, ...], updates: tuple[TableUpdate, ...]
+    ) -> CommitTableResponse:
+        """Count a commit and make it."""
+        self.commits += 1
+        return super().commit_table(table, requirements, updates)
