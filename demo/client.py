@@ -176,7 +176,7 @@ class AirflowClient(RestClient):
         ]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
-        """Return the log of one try as text, a line per event: level, message, and the event's other fields."""
+        """Return the log of one try as text, a line per event (level, message, other fields) and the trace of errors."""
         path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}"
         content = self.call("GET", path, params={"full_content": True, "map_index": map_index})["content"]
         return "\n".join(_log_line(item) for item in content)
@@ -235,5 +235,11 @@ _COMMON = frozenset(
 def _log_line(item: Any) -> str:
     if not isinstance(item, Mapping):
         return str(item)
-    rest = {k: v for k, v in item.items() if k not in _COMMON}
-    return f"{item.get('level', '')} {item['event']}" + (f" {rest}" if rest else "")
+    rest = {k: v for k, v in item.items() if k not in _COMMON and k != "error_detail"}
+    line = f"{item.get('level', '')} {item['event']}" + (f" {rest}" if rest else "")
+    return "\n".join([line, *(text for error in item.get("error_detail") or () for text in _error_lines(error))])
+
+
+def _error_lines(error: Mapping[str, Any]) -> list[str]:
+    places = [f"    {f['filename']}:{f['lineno']} in {f['name']}" for f in error["frames"]]
+    return [*places, f"{error['exc_type']}: {error['exc_value']}"]
