@@ -61,12 +61,15 @@ _ROWS_PER_FILE = 10_000
 _FILE_BYTES = 120_000
 
 
+def places(home: Path) -> dict[str, str]:
+    """Return the properties that say where a catalog below ``home`` keeps its database and its tables."""
+    return {"uri": f"sqlite:///{home}/catalog.db", "warehouse": f"file://{home}/warehouse"}
+
+
 def new_catalog(home: Path, **properties: str) -> SqlCatalog:
     """Return a catalog in a SQLite file with a warehouse beside it, as in a first deployment."""
     home.mkdir(parents=True, exist_ok=True)
-    catalog = SqlCatalog(
-        "bench", uri=f"sqlite:///{home}/catalog.db", warehouse=f"file://{home}/warehouse", **properties
-    )
+    catalog = SqlCatalog("bench", **places(home), **properties)
     for namespace in ("raw", "mart"):
         catalog.create_namespace_if_not_exists(namespace)
     return catalog

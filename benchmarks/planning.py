@@ -35,9 +35,7 @@ from benchmarks.histories import FIRST_HOUR, HOUR_MICROS, SCHEMA, History, data_
 from benchmarks.probes import reads_of
 from benchmarks.report import Case, Report
 from benchmarks.timing import Contender, in_turn, ratio
-from benchmarks.worlds import TARGET, make_target, process_of, publish_watermark
-
-SOURCE = "raw.events"
+from benchmarks.worlds import SOURCE, TARGET, make_target, process_of, publish_watermark
 
 
 @attrs.frozen(kw_only=True)
@@ -146,7 +144,7 @@ class _Bench:
         """Measure one window."""
         base, head = self.window(length)
         detector = self.detector(length)
-        process = process_of(self.catalog, source=SOURCE, mode="append", name=f"window_{length}")
+        process = process_of(self.catalog, name=f"window_{length}")
         make_target(self.catalog)
         target = publish_watermark(process, base)
 

@@ -12,7 +12,7 @@ from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import TableRequirement, TableUpdate
 
-from benchmarks.histories import new_catalog
+from benchmarks.histories import new_catalog, places
 
 
 class CountingFileIO(PyArrowFileIO):
@@ -47,3 +47,8 @@ class CountingCatalog(SqlCatalog):
         """Count a commit and make it."""
         self.commits += 1
         return super().commit_table(table, requirements, updates)
+
+
+def counting_catalog(home: Path) -> CountingCatalog:
+    """Return a catalog that counts, over the tables of the one below ``home``."""
+    return CountingCatalog("bench", **places(home))
