@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,12 +80,46 @@ def test_modules_hold_one_idea() -> None:
     assert {name: length for name, length in lengths.items() if length > most[name]} == {}
 
 
+def required(*groups: str) -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = project["project"]["dependencies"] + [line for g in groups for line in project["dependency-groups"][g]]
+    return [Requirement(line) for line in lines]
+
+
 def test_the_lock_holds_what_is_required() -> None:
     """A requirement that is added or changed without ``make lock`` shows here, and not on somebody else's machine."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    required = [Requirement(r) for r in project["project"]["dependencies"] + project["dependency-groups"]["dev"]]
     lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-    for requirement in required:
+    for requirement in required("dev"):
         versions = re.findall(rf"^{re.escape(requirement.name)}==([^ ;]+)", lock, re.MULTILINE)
         assert versions, requirement
         assert all(version in requirement.specifier for version in versions), (requirement, versions)
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("folder", "groups"),
+    [("airflow_incremental", ()), ("dags", ()), ("demo", ("dev",)), ("benchmarks", ("dev",)), ("tests", ("dev",))],
+)
+def test_what_is_imported_is_required(folder: str, groups: tuple[str, ...]) -> None:
+    """What another package happens to bring along today may be gone tomorrow."""
+    own = {"airflow_incremental", "benchmarks", "demo", "tests", *sys.stdlib_module_names}
+    declared = {canonicalize_name(requirement.name) for requirement in required(*groups)}
+    homes = packages_distributions()
+    missing = {
+        f"{path.relative_to(ROOT)}: {module}"
+        for path in tracked(f"{folder}/*.py")
+        for module in modules_imported_by(path)
+        if (top := module.partition(".")[0]) not in own
+        # Providers share a name with Airflow and are told apart by the contracts.
+        and not declared & {canonicalize_name(home) for home in homes.get(top, ())}
+    }
+    assert missing == set()
