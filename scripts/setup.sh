@@ -38,10 +38,11 @@ if ! same_python .venv-tools; then
     fi
 fi
 if [ "$(.venv-tools/bin/uv --version 2>/dev/null | cut -d' ' -f2)" != "$uv_version" ]; then
-    .venv-tools/bin/python -m pip install --quiet "uv==$uv_version"
+    .venv-tools/bin/python -m pip install --quiet --retries 8 "uv==$uv_version"
 fi
 
-export UV_PYTHON_DOWNLOADS=never
+# Two hundred downloads: a name server that stumbles once must not end them.
+export UV_HTTP_RETRIES=8 UV_PYTHON_DOWNLOADS=never
 uv=.venv-tools/bin/uv
 same_python .venv || $uv venv --quiet --clear --python .venv-tools/bin/python .venv
 # Byte code is compiled here once instead of by five Airflow processes at the same time on their first start.
