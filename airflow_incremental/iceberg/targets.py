@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.schema import Schema
+from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
+from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.transforms import (
@@ -36,9 +38,7 @@ _TRANSFORMS: dict[type[Transform], Grain] = {  # type: ignore[type-arg]
 
 
 def find_target(catalog: Catalog, target: IcebergTarget) -> Table | None:
-    """Load the target, or return None if it does not exist and is to be created by the first load."""
-    if not target.create:
-        return check_format(load_table(catalog, target.table, role="target"))
+    """Load the target, or return None if it does not exist."""
     try:
         return check_format(catalog.load_table(target.table))
     except NoSuchTableError:
@@ -118,8 +118,14 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
         )
 
 
-def create_target(catalog: Catalog, target: IcebergTarget, schema: Schema) -> Table:
+def iceberg_schema(columns: pa.Schema) -> Schema:
+    """Return the Iceberg schema of the columns a transform returns, with field ids from 1 on."""
+    return assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(columns))
+
+
+def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -> Table:
     """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
+    schema = iceberg_schema(columns)
     for transform, column in target.partition_fields():
         if column not in schema.column_names:
             raise TableError(
@@ -144,13 +150,13 @@ def create_target(catalog: Catalog, target: IcebergTarget, schema: Schema) -> Ta
     return check_format(load_table(catalog, target.table, role="target"))
 
 
-def ddl(target: IcebergTarget, schema: Schema) -> str:
+def ddl(target: IcebergTarget, columns: pa.Schema) -> str:
     """Return a CREATE TABLE statement for a target that does not exist."""
-    columns = ",\n".join(f"  {f.name} {f.field_type}{' NOT NULL' if f.required else ''}" for f in schema.fields)
+    listed = ",\n".join(f"  {f.name} {f.field_type}" for f in iceberg_schema(columns).fields)
     fields = ", ".join(
         column if transform == "identity" else f"{transform}({column})"
         for transform, column in target.partition_fields()
     )
-    return f"CREATE TABLE {target.table} (\n{columns}\n) USING iceberg" + (
+    return f"CREATE TABLE {target.table} (\n{listed}\n) USING iceberg" + (
         f"\nPARTITIONED BY ({fields})" if fields else ""
     )

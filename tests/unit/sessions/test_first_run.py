@@ -118,7 +118,9 @@ def _roll_back_source(world: World) -> None:
 
 @MODES
 @pytest.mark.parametrize("lose", [_replace_source, _expire_watermark])
-def test_a_lost_source_position_fails_and_a_reload_is_right(tmp_path: Path, mode: str, lose: Callable[[Any], None]) -> None:
+def test_a_lost_source_position_fails_and_a_reload_is_right(
+    tmp_path: Path, mode: str, lose: Callable[[Any], None]
+) -> None:
     world = World(home=tmp_path, mode=mode).set_up()
     world.land(0, 1)
     steps.run(world.process())

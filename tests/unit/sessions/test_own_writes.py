@@ -24,7 +24,9 @@ def opened(world: World) -> tuple[Session, str]:
 
 
 def rows(world: World, source: list[Any]) -> pa.Table:
-    found = [dict(zip(world.target_schema.names, r, strict=True)) for r, n in world.oracle(source).items() for _ in range(n)]
+    found = [
+        dict(zip(world.target_schema.names, r, strict=True)) for r, n in world.oracle(source).items() for _ in range(n)
+    ]
     return pa.Table.from_pylist(found, schema=world.target_schema)
 
 
@@ -52,7 +54,9 @@ def test_overwrite_of_the_planned_ranges_and_a_second_try(tmp_path: Path) -> Non
     wanted = [r for r in world.source_rows() if r[1] is not None and session.plan.replaced.contains(r[1])]
     for _ in range(2):  # the task was retried: it overwrites its own earlier try
         for part in session.plan.replaced.ranges:
-            inside = And(GreaterThanOrEqual("hour_ts", part.start.isoformat()), LessThan("hour_ts", part.end.isoformat()))
+            inside = And(
+                GreaterThanOrEqual("hour_ts", part.start.isoformat()), LessThan("hour_ts", part.end.isoformat())
+            )
             here = [r for r in wanted if r[1] is not None and part.start <= r[1] < part.end]
             world.target.overwrite(rows(world, here), overwrite_filter=inside, branch=branch)
     finish(session)

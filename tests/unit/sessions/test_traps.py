@@ -204,5 +204,3 @@ def test_a_hand_moved_ref_is_refused_by_the_catalog(tmp_path: Path) -> None:
             (AssertRefSnapshotId(ref=naming.lock_ref("proc"), snapshot_id=1),),
             (SetSnapshotRefUpdate(ref_name="x", type="branch", snapshot_id=session.plan.main),),
         )
-
-
