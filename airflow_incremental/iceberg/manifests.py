@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import ManifestEntry, ManifestFile, read_manifest_list
+from pyiceberg.manifest import ManifestEntry, ManifestFile, _inherit_from_manifest
 from pyiceberg.table.snapshots import Snapshot
 
+from airflow_incremental.iceberg.avro import Kind, read_records
 from airflow_incremental.iceberg.event_times import in_parallel
 
 
@@ -21,10 +22,14 @@ class ManifestReader:
     manifests_read: int = attrs.field(default=0, init=False)
     entries_read: int = attrs.field(default=0, init=False)
 
-    def lists(self, snapshots: Sequence[Snapshot]) -> list[list[ManifestFile]]:
-        """Read the manifest list of each snapshot."""
+    def lists(self, snapshots: Sequence[Snapshot], *, summaries: bool = False) -> list[list[ManifestFile]]:
+        """Read the manifest list of each snapshot.
+
+        :param summaries: whether the partition summaries are wanted.
+        """
         self.lists_read += len(snapshots)
-        return in_parallel(lambda s: list(read_manifest_list(self.io.new_input(s.manifest_list))), snapshots)
+        kind = Kind.LIST if summaries else Kind.BARE_LIST
+        return in_parallel(lambda s: read_records(self.io, s.manifest_list, kind), snapshots)
 
     def entries(
         self, manifests: Iterable[ManifestFile], keep: Callable[[ManifestEntry], bool] = lambda _: True
@@ -32,8 +37,8 @@ class ManifestReader:
         """Read the entries of manifests, deleted ones too, and return those that are to be kept; spec ids are set on the files."""
 
         def read(manifest: ManifestFile) -> tuple[int, list[ManifestEntry]]:
-            found = manifest.fetch_manifest_entry(self.io, discard_deleted=False)
-            return len(found), [e for e in found if keep(e)]
+            found = read_records(self.io, manifest.manifest_path, Kind.ENTRIES)
+            return len(found), [e for e in found if keep(_inherit_from_manifest(e, manifest))]
 
         for count, found in in_parallel(read, manifests):
             self.manifests_read += 1

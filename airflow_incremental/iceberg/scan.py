@@ -73,7 +73,7 @@ def live_tasks(
     file is left out only if it is known to hold no such row.
     """
     reader = ManifestReader(table.io)
-    (manifests,) = reader.lists([snapshot])
+    (manifests,) = reader.lists([snapshot], summaries=True)
     wanted = [m for m in manifests if m.content == ManifestContent.DELETES or _may_list(m, column, keep)]
     data: list[ManifestEntry] = []
     deletes = RowDeletesIndex(table)
