@@ -1,7 +1,7 @@
 """Reading Avro metadata files with as little work as possible beside decoding.
 
-pyiceberg works out anew for every file how to read its schema, which costs more than decoding a manifest of a few files. The files of
-a table are written alike, so here that is done once per schema; the decoding is pyiceberg's own.
+pyiceberg works out anew for every file how to read its schema, which costs more than decoding a manifest of a few files. The
+files of a table are written alike, so here that is done once per schema; the decoding is pyiceberg's own.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def _reader(schema: str, kind: Kind) -> Reader:
         # The fields of a record are found by position, so only what follows can be left out.
         wanted = Schema(*wanted.fields[: names.index(_PARTITION_SUMMARIES)])
     resolver = ReadSchemaResolver({-1: ManifestFile, 508: PartitionFieldSummary}, {517: ManifestContent})
-    return visit_with_partner(header.get_schema(), wanted, resolver, _Leaving())  # type: ignore[return-value, arg-type]
+    found: Reader = visit_with_partner(header.get_schema(), wanted, resolver, _Leaving())  # type: ignore[misc]
+    return found
 
 
 class _Leaving(SchemaPartnerAccessor):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import attrs
 import pyarrow as pa
@@ -21,12 +19,6 @@ from airflow_incremental.core.changes import FileChange
 from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Grain
 from airflow_incremental.iceberg.bounds import EventColumn, half_open, moment_of
 from airflow_incremental.iceberg.columns import ColumnReader
-
-#: Files whose column is read at the same time; the work is waiting for storage.
-READERS = 4
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @attrs.frozen(kw_only=True)
@@ -119,15 +111,6 @@ def count_before(table: Table, change: FileChange, moment: dt.datetime, event_ti
         return change.rows if limit is None else limit
     cutoff = pa.scalar((moment - EPOCH) // MICROSECOND, pa.int64()).cast(pa.timestamp("us"))
     return int(pc.sum(pc.less(times, cutoff)).as_py() or 0)
-
-
-def in_parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Apply ``work`` to items a few at a time, keeping their order."""
-    todo = list(items)
-    if len(todo) <= 1:
-        return [work(item) for item in todo]
-    with ThreadPoolExecutor(min(READERS, len(todo))) as pool:
-        return list(pool.map(work, todo))
 
 
 def _micros(column: Any) -> pa.ChunkedArray:

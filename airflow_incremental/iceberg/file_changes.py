@@ -21,7 +21,8 @@ from airflow_incremental.core.changes import ChangeKind, FileChange, unknown_ran
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spec import OnMissingBounds
 from airflow_incremental.iceberg.bounds import EventColumn
-from airflow_incremental.iceberg.event_times import TimesReader, in_parallel, spans
+from airflow_incremental.iceberg.event_times import TimesReader, spans
+from airflow_incremental.iceberg.parallel import in_parallel
 from airflow_incremental.iceberg.window import Found
 
 log = logging.getLogger(__name__)

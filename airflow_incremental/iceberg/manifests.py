@@ -10,7 +10,7 @@ from pyiceberg.manifest import ManifestEntry, ManifestFile, _inherit_from_manife
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_incremental.iceberg.avro import Kind, read_records
-from airflow_incremental.iceberg.event_times import in_parallel
+from airflow_incremental.iceberg.parallel import in_parallel
 
 
 @attrs.define

@@ -22,8 +22,8 @@ from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import ReadPart, SourceRead
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
-from airflow_incremental.iceberg.event_times import in_parallel
 from airflow_incremental.iceberg.lineage import SnapshotIndex
+from airflow_incremental.iceberg.parallel import in_parallel
 from airflow_incremental.iceberg.scan import added_tasks, live_tasks
 
 
