@@ -26,7 +26,10 @@ from tests.support.world import World
 
 #: Somebody else's rows may be in the target before the first run.
 ADOPT = {"initial": {"adopt": "all"}}
-slow = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+#: A history of whole sessions costs about a second, so each test here plays a part of the profile's number; together hundreds.
+slow = settings(
+    max_examples=settings().max_examples * 2 // 5, suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
 
 
 def own(world: World) -> Counter[tuple[Any, ...]]:
