@@ -129,7 +129,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         **kwargs: Any,
     ) -> None:
         super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
-        self.sources = plain(sources)
+        # A single source, without a name for it, stays what it is and is refused below.
+        self.sources = sources if isinstance(sources, IcebergSource) else plain(sources)
         self.target = plain(target)
         self.process = default_process(process, self.target)
         self.mode = mode

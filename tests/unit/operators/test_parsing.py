@@ -1,0 +1,243 @@
+"""What a DAG file with loads is, before anything runs: errors, defaults, assets, and a form that is the same in every parse."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.sdk import DAG, task
+from airflow.serialization.serialized_objects import DagSerialization
+
+from airflow_incremental import (
+    AcceptedValues,
+    Audit,
+    Between,
+    IcebergSource,
+    IcebergTarget,
+    IncrementalLoad,
+    IncrementalLoadOperator,
+    NotNull,
+    SqlCheck,
+    iceberg_asset,
+)
+from airflow_incremental.core.errors import ArgumentError
+
+SOURCES = {"events": IcebergSource("raw.events", event_time="ts")}
+TARGET = IcebergTarget("mart.result", event_time="ts")
+
+
+def new_dag(name: str = "loads", **arguments: Any) -> DAG:
+    return DAG(name, schedule="@hourly", start_date=dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc), **arguments)
+
+
+def arguments(**changes: Any) -> dict[str, Any]:
+    return {"sources": SOURCES, "target": TARGET, "mode": "append", "transform": "SELECT * FROM events", **changes}
+
+
+def make(**changes: Any) -> IncrementalLoadOperator:
+    with new_dag():
+        return IncrementalLoadOperator(task_id="load", **arguments(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mode": "upsert"}, ["mode is 'upsert'", "'append', 'overwrite'"]),
+        ({"on_rewrite": "maybe"}, ["on_rewrite is 'maybe'"]),
+        ({"on_null_event_time": "drop"}, ["on_null_event_time is 'drop'"]),
+        ({"on_lost_watermark": "guess"}, ["on_lost_watermark is 'guess'"]),
+        ({"on_missing_bounds": "guess"}, ["on_missing_bounds is 'guess'"]),
+        ({"when_busy": "shout"}, ["when_busy is 'shout'", "'wait', 'skip', 'fail'"]),
+        ({"on_no_change": "fail"}, ["on_no_change is 'fail'"]),
+        ({"poll_interval": "1m"}, ["poll_interval is '1m'"]),
+        ({"samples": -1}, ["samples is -1"]),
+        ({"process": "no good"}, ["the process name is 'no good'", "letters, digits"]),
+        ({"process": "wm_x"}, ["'wm_x'"]),
+        ({"process": 7}, ["the process name is 7"]),
+        ({"initial": dt.datetime(2024, 1, 1)}, ["naive datetime", "add a time zone"]),  # noqa: DTZ001
+        ({"initial": "2024-01-01"}, ["naive datetime"]),
+        ({"initial": "soon"}, ["initial is 'soon'"]),
+        ({"sources": {}}, ["no sources"]),
+        ({"sources": SOURCES["events"]}, ["sources is IcebergSource", "a mapping from the name"]),
+        ({"sources": {"events": "raw.events"}}, ["source 'events' is 'raw.events'", "an IcebergSource"]),
+        ({"sources": {"events": {"tabel": "raw.events"}}}, ["source 'events'", "tabel"]),
+        ({"sources": {"my events": SOURCES["events"]}}, ["'my events'", "without quotes"]),
+        ({"target": "mart.result"}, ["target is 'mart.result'", "an IcebergTarget"]),
+        ({"target": {}}, ["target is {}", "table"]),
+        ({"target": IcebergTarget("raw.events")}, ["reads and writes 'raw.events'"]),
+        ({"target": IcebergTarget("mart.sql")}, ["'mart.sql'", "the name of a file"]),
+        ({"mode": "overwrite", "target": IcebergTarget("mart.result")}, ["no event_time", "mode='overwrite'"]),
+        ({"transform": None}, ["transform is None", "IncrementalLoad(..., transform=None)"]),
+        ({"transform": ""}, ["transform is ''"]),
+        ({"transform": 3}, ["transform is 3"]),
+        ({"audits": NotNull("id")}, ["a list of audits"]),
+        ({"audits": [NotNull("id"), NotNull("id")]}, ["several audits are called 'not_null(id)'"]),
+        ({"audits": [{"type": "not_nul", "columns": ["id"]}]}, ["'not_nul'"]),
+    ],
+)
+def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], words: list[str]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        make(**changes)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "{{ params.mode }}"},
+        {"on_lost_watermark": "{{ params.policy }}"},
+        {"process": "load_{{ params.region }}"},
+        {"initial": "{{ params.start }}"},
+        {"sources": {"events": {"table": "{{ params.source }}"}}},
+        {"target": {"table": "{{ params.target }}"}},
+        {"audits": [SqlCheck("rule", "SELECT * FROM rows WHERE v > {{ params.most }}")]},
+        {"transform": "{% if params.all %}SELECT 1{% endif %}"},
+    ],
+)
+def test_a_template_waits_until_it_is_rendered(changes: Mapping[str, Any]) -> None:
+    assert make(**changes).task_id == "load"
+
+
+def test_what_another_task_returns_waits_too_and_makes_the_load_wait() -> None:
+    with new_dag():
+
+        @task
+        def choose() -> dict[str, Any]:
+            return {}
+
+        chosen = choose()
+        whole = IncrementalLoadOperator(task_id="whole", **arguments(target=chosen, process="a"))
+        nested = IncrementalLoadOperator(task_id="nested", **arguments(target={"table": chosen["table"]}))
+    assert whole.upstream_task_ids == nested.upstream_task_ids == {"choose"}
+    with new_dag("other"), pytest.raises(ArgumentError, match="mode is 'upsert'"):
+        IncrementalLoadOperator(task_id="load", **arguments(target=choose(), process="a", mode="upsert"))
+
+
+def test_two_loads_of_one_process_in_a_dag_are_refused() -> None:
+    with new_dag(), pytest.raises(ArgumentError, match="'first' and 'second' of DAG 'loads' are both the process 'p'"):
+        IncrementalLoadOperator(task_id="first", **arguments(process="p"))
+        IncrementalLoadOperator(task_id="second", **arguments(process="p", target=IcebergTarget("mart.other")))
+    with new_dag(), pytest.raises(ArgumentError, match="both the process 'mart.result'"):
+        IncrementalLoad("first", **arguments())
+        IncrementalLoadOperator(task_id="second", **arguments())
+    with new_dag("one"):
+        IncrementalLoadOperator(task_id="load", **arguments())
+    with new_dag("two"):
+        IncrementalLoadOperator(task_id="load", **arguments())
+
+
+def test_the_process_is_the_target_unless_it_is_named() -> None:
+    assert make().process == "mart.result"
+    assert make(process="p").process == "p"
+    assert make(target={"table": "{{ params.t }}"}).process == "{{ params.t }}"
+
+
+def test_retries_are_two_unless_somebody_says_otherwise() -> None:
+    assert (make().retries, make().retry_delay) == (2, dt.timedelta(seconds=30))
+    assert make(retries=0).retries == 0
+    with new_dag(default_args={"retries": 5, "retry_delay": dt.timedelta(minutes=3)}):
+        told = IncrementalLoadOperator(task_id="load", **arguments())
+        mapped = IncrementalLoadOperator.partial(task_id="mapped", mode="append").expand_kwargs([{"process": "p"}])
+    assert (told.retries, told.retry_delay) == (5, dt.timedelta(minutes=3))
+    assert mapped.retries == 5
+
+
+def test_assets() -> None:
+    load = make(sources={**SOURCES, "same": SOURCES["events"]}, mode="overwrite", iceberg_conn_id="lake")
+    assert load.outlets == [load.asset]
+    assert load.asset == iceberg_asset("mart.result", "lake")
+    assert load.asset.uri == load.asset.name == "iceberg://lake/mart/result"
+    assert load.inlets == [iceberg_asset("raw.events", "lake")]
+    assert iceberg_asset("a.b.c d", "my lake").uri == "iceberg://my%20lake/a/b/c%20d"
+
+
+def test_the_asset_of_a_templated_target_is_not_known_yet() -> None:
+    load = make(target={"table": "{{ params.t }}"})
+    assert load.outlets == []
+    with pytest.raises(ArgumentError, match="is templated"):
+        _ = load.asset
+
+
+def test_outlets_of_the_author_stay() -> None:
+    other = iceberg_asset("mart.other")
+    assert make(outlets=[other]).outlets == [other, iceberg_asset("mart.result")]
+    assert make(outlets=[iceberg_asset("mart.result")]).outlets == [iceberg_asset("mart.result")]
+
+
+def _function(relations: Any, plan: Any) -> Any:
+    raise NotImplementedError
+
+
+def test_a_callable_is_shown_by_name_and_not_called_when_fields_are_rendered() -> None:
+    load = make(transform=_function)
+    assert load.transform_callable is _function
+    assert load.transform == f"{__name__}:_function()"
+    assert not callable(load.transform)
+
+
+ALL_AUDITS: list[Audit] = [
+    NotNull("id"),
+    AcceptedValues("region", ["us", "eu"]),
+    Between("ts", dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), None),
+    SqlCheck("rule", "SELECT * FROM rows WHERE v < 0"),
+]
+
+
+def whole_dag() -> DAG:
+    with new_dag() as dag:
+        IncrementalLoadOperator(
+            task_id="fused",
+            **arguments(
+                process="fused",
+                audits=ALL_AUDITS,
+                initial={"adopt": dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)},
+                target=IcebergTarget("mart.a", event_time="ts", scope={"region": {"us", "eu", "ap"}}),
+                transform=_function,
+            ),
+        )
+        group = IncrementalLoad("group", **arguments(process="group", audits=ALL_AUDITS))
+        with IncrementalLoad("own", **arguments(process="own", transform=None)) as own:
+
+            @task
+            def write(branch: str) -> None:
+                del branch
+
+            write(own.session["branch"])
+        group >> own
+        IncrementalLoadOperator.partial(
+            task_id="mapped", mode="append", sources={"events": SOURCES["events"].as_dict()}, transform=_function
+        ).expand_kwargs([{"process": name, "target": IcebergTarget(f"mart.{name}").as_dict()} for name in "xy"])
+    return dag
+
+
+def test_two_parses_give_one_form() -> None:
+    first, second = (DagSerialization.to_dict(whole_dag()) for _ in range(2))
+    assert SerializedDagModel.hash(first) == SerializedDagModel.hash(second)
+    assert " at 0x" not in json.dumps(first)
+
+
+def test_the_stored_form_comes_back() -> None:
+    dag = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(whole_dag()))))
+    fused = dag.get_task("fused")
+    assert fused.target == {
+        "table": "mart.a",
+        "event_time": "ts",
+        "scope": {"region": sorted(["us", "eu", "ap"])},
+        "create": False,
+        "partition_by": None,
+    } or set(fused.target["scope"]["region"]) == {"us", "eu", "ap"}
+    assert fused.audits == [audit.as_dict() for audit in ALL_AUDITS]
+    assert fused.retries == 2
+    assert [link.name for link in fused.operator_extra_links] == ["Session plan"]
+    assert dag.get_task("group.publish").trigger_rule == "none_failed"
+    assert [dag.get_task(f"group.{s}").inherits_from_skipmixin for s in ("plan", "load", "audit", "publish")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
