@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
+
+from demo import keeper
+from demo.keeper import end_sessions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -88,6 +92,31 @@ class Component:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
 
+class Keeper:
+    """A small process that ends the components' sessions as soon as this process is gone, even if it was killed."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def watch(self, component: Component) -> None:
+        """Take a started component into care."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, keeper.__file__], stdin=subprocess.PIPE, text=True, start_new_session=True
+            )
+        if self._process.stdin is None:
+            msg = "the keeper has no input"
+            raise RuntimeError(msg)
+        self._process.stdin.write(f"{component.pid}\n")
+        self._process.stdin.flush()
+
+    def dismiss(self) -> None:
+        """End the keeper, and with it what is left of the components."""
+        if self._process is not None:
+            self._process.communicate()
+            self._process = None
+
+
 def belongs_to(pid: int, components: Sequence[Component]) -> bool:
     """Say whether a living process was started by one of the components, or by anything they started."""
     with suppress(OSError, psutil.Error):
@@ -117,9 +146,6 @@ def stop_all(components: Sequence[Component], *, grace: float) -> None:
     deadline = time.monotonic() + grace
     for component in components:
         component.wait(max(0.0, deadline - time.monotonic()))
-    for process in members(components):
-        # SIGKILL also ends a process that a test has stopped with SIGSTOP.
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    end_sessions({component.pid for component in components if component.started})
     for component in components:
         component.wait(10)

@@ -66,7 +66,7 @@ class RestClient:
         return True
 
     @staticmethod
-    def wait_until(look: Callable[[], Any], *, timeout: float, what: str, every: float = 0.3) -> Any:
+    def wait_until(look: Callable[[], Any], *, timeout: float, what: str, every: float = 0.5) -> Any:
         """Call ``look`` until it returns something true, and return that.
 
         :raises AirflowError: it did not within ``timeout`` seconds.

@@ -14,7 +14,7 @@ import httpx
 
 from demo.client import AirflowClient
 from demo.config import USER, StackConfig, free_port
-from demo.processes import Component, belongs_to, members, stop_all
+from demo.processes import Component, Keeper, belongs_to, members, stop_all
 from demo.rest import AirflowError
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class AirflowStack:
         )
         self.client = self._new_client()
         self._configured = False
+        self._keeper = Keeper()
         self._environment = self._make_environment(environment or {})
         self._components = {
             name: Component(
@@ -125,6 +126,7 @@ class AirflowStack:
             self.client = self._new_client()
             for component in self._components.values():
                 component.start()
+                self._keeper.watch(component)
             self._wait_until_healthy(timeout)
         except BaseException:
             self.stop(grace=0)
@@ -137,6 +139,7 @@ class AirflowStack:
         """
         self.client.close()
         stop_all(list(self._components.values()), grace=grace)
+        self._keeper.dismiss()
 
     def processes(self) -> list[psutil.Process]:
         """Return all living processes of the stack: the components, their workers, supervisors and tasks."""
