@@ -1,4 +1,4 @@
-"""What a DAG author declares: sources, target, process. Checked as soon as it is built, so that a bad DAG fails when it is parsed."""
+"""What a DAG author declares: sources, target, process. Checked as soon as it is built, so that a bad DAG fails at parse time."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ class ProcessSpec:
                 )
 
     def _check_event_times(self) -> None:
-        """Replacing ranges needs to know the range of a source row and of a target row, and that they are the same."""
+        """Check what replacing ranges needs: the range of a source row and of a target row, and that they are the same."""
         why = "mode='overwrite'" if self.mode == "overwrite" else "on_rewrite='overwrite'"
         for name, source in self.sources.items():
             if source.event_time is None:

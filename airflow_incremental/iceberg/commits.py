@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 16
 #: pyiceberg reports a lost race between two branches this way, not as CommitFailedException.
 _RACED = ("older than last sequence number", "already exists", "Cannot set", "does not exist")
+#: After these it is unknown whether a commit landed; the next look at the table tells.
+_NO_ANSWER = (CommitStateUnknownException, RequestException, RESTError, DBAPIError, OSError)
 
 
 @attrs.frozen(kw_only=True)
@@ -77,7 +79,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
         try:
             table = load_table(catalog, identifier, role="target")
-        except (RequestException, RESTError, DBAPIError, OSError) as error:
+        except _NO_ANSWER as error:
             last = error
             log.warning("could not read %s before %s (%s); trying again", identifier, what, error)
             continue
@@ -87,22 +89,13 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
         requirements = (AssertTableUUID(uuid=table.metadata.table_uuid), *change.requirements)
         try:
             catalog.commit_table(table, requirements, change.updates)
-        except CommitStateUnknownException as error:
-            last = error
-            log.warning(
-                "the catalog does not know whether %s on %s landed (%s); looking again", what, identifier, error
-            )
-        except CommitFailedException as error:
-            last = error
-            log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)
-            discard(table.io, change.written)
-        except ValueError as error:
-            if not any(text in str(error) for text in _RACED):
+        except (CommitFailedException, ValueError) as error:
+            if not _is_lost_race(error):
                 raise
             last = error
             log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)
             discard(table.io, change.written)
-        except (RequestException, RESTError, DBAPIError, OSError) as error:
+        except _NO_ANSWER as error:
             last = error
             log.warning("the catalog failed during %s on %s (%s); looking whether it landed", what, identifier, error)
         else:
@@ -113,6 +106,10 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
         expected="a catalog that answers",
         hint="check the catalog, then retry the task; it finds out by itself what has landed",
     ) from last
+
+
+def _is_lost_race(error: Exception) -> bool:
+    return isinstance(error, CommitFailedException) or any(text in str(error) for text in _RACED)
 
 
 def discard(io: FileIO, paths: tuple[str, ...]) -> None:

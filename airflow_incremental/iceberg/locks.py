@@ -1,7 +1,7 @@
 """The process's lock: a branch that exists exactly while a session is open, pointing at an empty begin record with the plan.
 
-Taking, taking over and giving up the lock are compare-and-set commits on that branch. Every later commit of the session asserts that
-the branch still points at its own begin record; that is the fence which stops a process that slept through its own succession.
+Taking, taking over and giving up the lock are compare-and-set commits on that branch. Every later commit of the session asserts
+that the branch still points at its own begin record; that fence stops a process that slept through its own succession.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Publish: the one commit that makes a session's sealed snapshot ``main`` and moves its watermark.
 
 In the same compare-and-set: ``main`` to the sealed snapshot, the state property and the tag, and away with the session's branches
-and their snapshots, so that history grows by one snapshot per session. Asserted: table uuid, ``main``, the data branch, the lock (the
-fence), schema and spec.
+and their snapshots, so that history grows by one snapshot per session. Asserted: table uuid, ``main``, the data branch, the lock
+(the fence), schema and spec.
 """
 
 from __future__ import annotations

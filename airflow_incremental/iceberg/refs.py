@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from pyiceberg.table import Table
-from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import RemoveSnapshotRefUpdate, RemoveSnapshotsUpdate, TableUpdate
 
 from airflow_incremental.iceberg import naming
@@ -31,30 +32,25 @@ def removal(table: Table, refs: Iterable[str], *, keep: int | None = None) -> tu
     """
     refs = [r for r in refs if r in table.metadata.refs]
     index = snapshot_index(table)
-
-    def ancestry(snapshot_id: int | None) -> Iterable[int]:
-        while snapshot_id is not None and snapshot_id in index:
-            yield snapshot_id
-            snapshot_id = index[snapshot_id].parent_snapshot_id
-
-    ours = set(refs)
-    held = {table.metadata.refs[MAIN_BRANCH].snapshot_id} if MAIN_BRANCH in table.metadata.refs else set()
-    held |= {ref.snapshot_id for name, ref in table.metadata.refs.items() if name not in ours}
+    held = {ref.snapshot_id for name, ref in table.metadata.refs.items() if name not in set(refs)}
     if keep is not None:
         held.add(keep)
     stay: set[int] = set()
     for head in held:
-        for snapshot_id in ancestry(head):
-            if snapshot_id in stay:
-                break
-            stay.add(snapshot_id)
-    go: list[int] = []
+        stay.update(_ancestry(index, head, until=stay))
+    go: set[int] = set()
     for name in refs:
-        for snapshot_id in ancestry(table.metadata.refs[name].snapshot_id):
-            if snapshot_id in stay or snapshot_id in go:
-                break
-            go.append(snapshot_id)
+        go.update(_ancestry(index, table.metadata.refs[name].snapshot_id, until=stay | go))
     updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=name) for name in refs]
     if go:
-        updates.append(RemoveSnapshotsUpdate(snapshot_ids=go))
+        updates.append(RemoveSnapshotsUpdate(snapshot_ids=sorted(go)))
     return tuple(updates)
+
+
+def _ancestry(index: Mapping[int, Snapshot], head: int | None, *, until: AbstractSet[int]) -> list[int]:
+    """Return a snapshot and its ancestors that are kept, up to the first that is in ``until``."""
+    found: list[int] = []
+    while head is not None and head in index and head not in until:
+        found.append(head)
+        head = index[head].parent_snapshot_id
+    return found

@@ -47,7 +47,7 @@ class Touched:
 
 
 def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope: Scope) -> Iterator[Touched]:
-    """Yield the data files on ``main`` that may hold rows in the ranges and the scope, reading only manifests that can list some."""
+    """Yield the data files on ``main`` that may hold rows of the ranges and scope; only manifests that can list some are read."""
     ref = table.metadata.refs.get(MAIN_BRANCH)
     head = table.current_snapshot()
     if ref is None or head is None or not ranges:
@@ -67,13 +67,13 @@ def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope:
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             if entry.data_file.content != DataFileContent.DATA:
                 continue
-            held = holds(table, entry.data_file, manifest.partition_spec_id, column, ranges, scope)
+            held = holds(table, entry.data_file, manifest.partition_spec_id, column=column, ranges=ranges, scope=scope)
             if held is not False:
                 yield Touched(LiveFile(manifest, entry), whole=held is True)
 
 
 def holds(
-    table: Table, file: DataFile, spec_id: int, column: EventColumn | None, ranges: EventRanges, scope: Scope
+    table: Table, file: DataFile, spec_id: int, *, column: EventColumn | None, ranges: EventRanges, scope: Scope
 ) -> bool | None:
     """Say whether all (True), none (False) or perhaps some (None) of a file's rows are in the ranges and the scope."""
     scoped = _in_scope(table, file, spec_id, scope)

@@ -51,7 +51,7 @@ def collect(table: Table, spec: ProcessSpec, plan: Plan) -> Output:
     before, after = _live(table, index[plan.main]), _live(table, index[ref.snapshot_id])
     added = [e for path, e in after.items() if path not in before]
     removed = [e for path, e in before.items() if path not in after]
-    _check(table, spec, plan, branch, added, removed)
+    _check(table, spec, plan, branch=branch, added=added, removed=removed)
     files = tuple(e.data_file for e in added)
     return Output(
         files=files,
@@ -71,7 +71,13 @@ def _live(table: Table, snapshot: Snapshot) -> dict[str, ManifestEntry]:
 
 
 def _check(
-    table: Table, spec: ProcessSpec, plan: Plan, branch: str, added: list[ManifestEntry], removed: list[ManifestEntry]
+    table: Table,
+    spec: ProcessSpec,
+    plan: Plan,
+    *,
+    branch: str,
+    added: list[ManifestEntry],
+    removed: list[ManifestEntry],
 ) -> None:
     if any(e.data_file.content != DataFileContent.DATA for e in (*added, *removed)):
         raise _refused(
@@ -97,11 +103,12 @@ def _check(
                 "append instead",
             )
         return
+    ranges = plan.replaced.coalesce(4)
     for entry in removed:
         if _outside_rows(table, spec, plan, entry.data_file, whole=False):
             raise _refused(
                 branch,
-                f"{entry.data_file.file_path} was removed, which holds rows outside the planned ranges ({plan.replaced.coalesce(4)})",
+                f"{entry.data_file.file_path} was removed, which holds rows outside the planned ranges ({ranges})",
                 "changes within the planned ranges and scope",
                 "overwrite whole partitions of the plan's ranges, which the session's 'ranges' list",
             )
@@ -110,7 +117,7 @@ def _check(
         if rows:
             raise _refused(
                 branch,
-                f"{rows:,} rows of {entry.data_file.file_path} lie outside the planned ranges ({plan.replaced.coalesce(4)}) or scope",
+                f"{rows:,} rows of {entry.data_file.file_path} lie outside the planned ranges ({ranges}) or scope",
                 "rows within the planned ranges and scope",
                 "filter the output by the session's 'ranges'",
             )
@@ -124,7 +131,7 @@ def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *
     if whole and plan.reads_added_rows:
         return 0
     column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
-    held = holds(table, file, file.spec_id, column, plan.replaced, plan.scope)
+    held = holds(table, file, file.spec_id, column=column, ranges=plan.replaced, scope=plan.scope)
     if held is not None:
         return 0 if held else file.record_count
     schema = table.schema()

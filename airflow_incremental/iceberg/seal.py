@@ -133,8 +133,10 @@ def seal(
     rewritten: dict[str, tuple[DataFile, ...] | None] = {}
     # New in every call: a file a ref may already point at is never written again.
     kept_id = uuid.uuid4()
+    made: Sealed | None = None
 
     def build(table: Table) -> Change | None:
+        nonlocal made
         check_owned(table, begin)
         check_base(table, plan)
         check_shape(table, output, plan)
@@ -147,7 +149,7 @@ def seal(
         kept: list[DataFile] = []
         touched = live_in(table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope)
         for item in touched:
-            rest = _outside(table, spec, plan, item, rewritten, kept_id)
+            rest = _outside(table, spec, plan, item=item, done=rewritten, kept_id=kept_id)
             if rest is None:
                 continue
             dropped.append(item.live)
@@ -162,6 +164,7 @@ def seal(
             dropped=dropped,
             summary={**summary_of(plan, output), naming.KEPT_ID: str(kept_id)},
         )
+        made = Sealed(snapshot_id=built.snapshot.snapshot_id, parent=head.snapshot_id, output=output)
         updates: list[TableUpdate] = [
             AddSnapshotUpdate(snapshot=built.snapshot),
             SetSnapshotRefUpdate(ref_name=data, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
@@ -179,6 +182,9 @@ def seal(
         )
 
     table = commit(catalog, plan.target, build, what=f"the seal of session {plan.session}")
+    ref = table.metadata.refs.get(data)
+    if made is not None and ref is not None and ref.snapshot_id == made.snapshot_id:
+        return made
     sealed = find_sealed(table, plan)
     if sealed is None:
         # Somebody ended the session between the commit and this look at it.
@@ -227,9 +233,9 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
         return
     index = snapshot_index(table)
     base = index.get(plan.main)
+    if base is None:
+        raise _untold(plan, f"snapshot {plan.main}, where the plan was made, has been expired")
     try:
-        if base is None:
-            raise WatermarkLost(f"snapshot {plan.main}, where the plan was made, has been expired")
         changes = detect(
             table,
             position_of(table, base),
@@ -239,15 +245,12 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
             on_lost_watermark="fail",
         )
     except WatermarkLost as error:
-        raise TargetChanged(
-            f"what happened on 'main' of {plan.target} since session {plan.session} was planned cannot be told ({error.found})",
-            hint="retry the task; it plans anew",
-        ) from error
+        raise _untold(plan, error.found) from error
     column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
     touching = [
         c
         for c in (*changes.added, *changes.removed, *changes.deletes)
-        if holds(table, c.handle, c.spec_id, column, plan.replaced, plan.scope) is not False
+        if holds(table, c.handle, c.spec_id, column=column, ranges=plan.replaced, scope=plan.scope) is not False
     ]
     if touching:
         raise TargetChanged(
@@ -258,10 +261,18 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
         )
 
 
+def _untold(plan: Plan, why: str) -> TargetChanged:
+    return TargetChanged(
+        f"what happened on 'main' of {plan.target} since session {plan.session} was planned cannot be told ({why})",
+        hint="retry the task; it plans anew",
+    )
+
+
 def _outside(
     table: Table,
     spec: ProcessSpec,
     plan: Plan,
+    *,
     item: Touched,
     done: dict[str, tuple[DataFile, ...] | None],
     kept_id: uuid.UUID,

@@ -97,7 +97,7 @@ def check_target(table: Table, spec: ProcessSpec) -> Grain | None:
         if column not in identity:
             raise TableError(
                 f"scope column {column!r} is not an identity partition column of {spec.target.table}",
-                expected=f"one of {', '.join(sorted(c for c in identity if c)) or 'none: the table has no identity partition column'}",
+                expected=f"one of: {', '.join(sorted(c for c in identity if c)) or 'the table has no such column'}",
                 hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}, or drop the scope",
             )
     return grain

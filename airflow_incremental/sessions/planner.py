@@ -139,11 +139,11 @@ def _may_take_over(process: Process, lock: Begin) -> Begin:
     name = process.spec.process
     if holder.deployment != process.owner.deployment:
         raise ForeignSession(
-            f"process {name!r} is locked by session {lock.plan.session} of {holder}, begun {lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC; "
-            f"this deployment is {process.owner.deployment!r}",
+            f"process {name!r} is locked by session {lock.plan.session} of {holder}, "
+            f"begun {lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC; this deployment is {process.owner.deployment!r}",
             expected="one deployment per process: nobody here can tell whether a run over there is alive",
             hint="let the other deployment finish, or, if it is gone for good, end its session with "
-            f"airflow_incremental.sessions.abandon(catalog, {process.spec.target.table!r}, {name!r})",
+            f"airflow_incremental.sessions.steps.abandon(catalog, {process.spec.target.table!r}, {name!r}, reason=...)",
         )
     if not process.run_is_over(holder):
         raise SessionBusy(
@@ -240,7 +240,7 @@ def _source_facts(
         if position != "all":
             start = _start(process, name, table)
             base = position_of(table, start) if start is not None else None
-    changes = _detect(process, name, table, base, pinned.snapshot_id, grain)
+    changes = _detect(process, name, table, base=base, head=pinned.snapshot_id, grain=grain)
     through = last.watermark.complete_through if last is not None and not reset else None
     late = 0
     if through is not None and source.event_time is not None and changes.added:
@@ -268,12 +268,12 @@ def _start(process: Process, name: str, table: Table) -> Snapshot | None:
 
 
 def _from_now(process: Process, name: str, table: Table, pinned: SourcePosition, grain: Grain | None) -> SourceFacts:
-    changes = _detect(process, name, table, None, pinned.snapshot_id, grain)
+    changes = _detect(process, name, table, base=None, head=pinned.snapshot_id, grain=grain)
     return SourceFacts(base=None, pinned=pinned, changes=changes, from_now=True)
 
 
 def _detect(
-    process: Process, name: str, table: Table, base: SourcePosition | None, head: int | None, grain: Grain | None
+    process: Process, name: str, table: Table, *, base: SourcePosition | None, head: int | None, grain: Grain | None
 ) -> ChangeSet:
     spec = process.spec
     # A first run takes everything between the ends anyway; reading columns to be exact would buy nothing.

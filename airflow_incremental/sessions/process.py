@@ -77,7 +77,7 @@ class Session:
 
 @attrs.frozen(kw_only=True)
 class Finished:
-    """There is nothing (more) to load: ``nothing_to_do``, ``already_published`` (a retry found its own publish) or ``published``."""
+    """The end of a run: ``nothing_to_do``, ``published``, or ``already_published`` (a retry found its own publish)."""
 
     outcome: str
     reason: str

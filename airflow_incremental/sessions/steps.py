@@ -31,6 +31,7 @@ from airflow_incremental.sessions.reading import source_reads
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
 
 log = logging.getLogger(__name__)
@@ -101,7 +102,9 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
     )
     log.info("%s", report.describe())
     try:
-        report.raise_if_failed(inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}")
+        report.raise_if_failed(
+            inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}"
+        )
     except AuditFailed:
         end_session(process.catalog, session.begin, keep=True, reason="a blocking audit failed")
         raise
@@ -162,6 +165,20 @@ def run(process: Process, *, on_plan: Callable[[Session], None] = lambda _: None
     return finished
 
 
+def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str | None:
+    """End the open session of a process by hand, whoever holds it, and return its id; None if none is open.
+
+    What it wrote is not published, and nothing that was published changes. A task that still works on it notices before it commits.
+
+    :param reason: why, for the log.
+    """
+    lock = read_lock(load_table(catalog, target, role="target"), process)
+    if lock is None or not end_session(catalog, lock, keep=True, reason=reason):
+        return None
+    log.warning("abandoned session %s of process %r: %s", lock.plan.session, process, reason)
+    return lock.plan.session
+
+
 def session_rows(target: Table, sealed: Sealed) -> SourceRead:
     """Return the rows a session wrote, under the name ``rows``."""
     return read_files(target, "rows", sealed.output.files)
@@ -219,7 +236,7 @@ def _reseal(session: Session, sealed: Sealed) -> Sealed:
 
 
 def _write_order(target: Table, event_time: str | None) -> tuple[str, ...]:
-    """Return the columns to order the output by, so that the rows of a partition come together: partition sources, then event time."""
+    """Return the columns that bring the rows of a partition together: partition sources, then event time."""
     columns = [target.schema().find_column_name(f.source_id) for f in target.spec().fields]
     ordered = [c for c in columns if c is not None and "." not in c]
     if event_time is not None and event_time not in ordered:

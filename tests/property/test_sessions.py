@@ -116,7 +116,7 @@ def test_append_that_recomputes_rewritten_ranges(actions: list[Any]) -> None:
 @slow
 @given(histories(rewrites, rollbacks, st.builds(Expire, st.integers(0, 2))))
 def test_expiry_of_the_source_never_loses_a_row_silently(actions: list[Any]) -> None:
-    """With snapshots of the source expired at random, a run ends right or says that the watermark is lost; then a reload is right."""
+    """With source snapshots expired at random, a run ends right or says that the watermark is lost; then a reload is right."""
     with tempfile.TemporaryDirectory() as home:
         world = World(home=Path(home), mode="overwrite", policies=ADOPT)
         world.set_up_with(source_version="2")

@@ -1,8 +1,8 @@
 """Child processes that die, or stop, at a chosen instruction of a session.
 
-A child counts the events of its session: before and after every catalog commit, and before and after every file written. At the n-th
-event it sends itself a signal. Children are forked from a warm server that has imported everything but started no thread, so one
-costs milliseconds.
+A child counts the events of its session: before and after every catalog commit, and before and after every file written. At the
+n-th event it sends itself a signal. Children are forked from a warm server that has imported everything but started no thread, so
+one costs milliseconds.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _instrument(events: Events) -> None:
         events("after commit")
         return found
 
-    def create_file(self: Any, overwrite: bool = False) -> Any:  # noqa: FBT001, FBT002
+    def create_file(self: Any, overwrite: bool = False) -> Any:  # noqa: FBT002  (pyiceberg's signature)
         kind = self.location.rsplit(".", 1)[-1]
         events(f"before {kind}")
         stream = create(self, overwrite)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def make_table(
     version: int = 2,
     time_type: IcebergType | None = None,
     bounds: bool = True,
-    **properties: str,
+    properties: Mapping[str, str] | None = None,
 ) -> Table:
     """Create a table ``(id, ts, name)``.
 
@@ -92,9 +92,9 @@ def make_table(
         NestedField(2, "ts", time_type or TimestampType(), required=False),
         NestedField(3, "name", StringType(), required=False),
     )
-    if not bounds:
-        properties["write.metadata.metrics.default"] = "none"
-    table = catalog.create_table(name, schema=schema, properties={"format-version": str(version), **properties})
+    metrics = {} if bounds else {"write.metadata.metrics.default": "none"}
+    every = {"format-version": str(version), **metrics, **(properties or {})}
+    table = catalog.create_table(name, schema=schema, properties=every)
     repartition(table, partition_by)
     return catalog.load_table(name)
 

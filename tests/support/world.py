@@ -1,4 +1,4 @@
-"""A small world to load in: a catalog, a source that keeps receiving rows, a process, and an oracle that computes its target anew."""
+"""A small world to load in: a catalog, a source that keeps receiving rows, a process, and an oracle for its target."""
 
 from __future__ import annotations
 

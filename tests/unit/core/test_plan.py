@@ -74,7 +74,7 @@ def test_a_plan_with_very_many_holes_is_widened_until_it_fits() -> None:
 
 def test_a_plan_of_another_version_is_refused() -> None:
     stored = {**plan(hours(1)).to_json(), "version": 99}
-    with pytest.raises(IncrementalError, match="format version 99.*upgrade"):
+    with pytest.raises(IncrementalError, match=r"format version 99.*upgrade"):
         Plan.from_json(stored)
 
 

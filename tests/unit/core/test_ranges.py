@@ -97,7 +97,7 @@ def test_months_and_years_end_where_the_calendar_says() -> None:
 
 
 def test_naive_times_are_refused_with_what_to_do() -> None:
-    with pytest.raises(ArgumentError, match="naive datetime 2024-01-01T00:00:00.*add a time zone"):
+    with pytest.raises(ArgumentError, match=r"naive datetime 2024-01-01T00:00:00.*add a time zone"):
         utc(dt.datetime(2024, 1, 1))  # noqa: DTZ001
     with pytest.raises(ArgumentError, match="naive"):
         parse_time("2024-01-01T00:00:00")

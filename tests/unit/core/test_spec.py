@@ -101,7 +101,7 @@ def test_scopes_overlap_unless_a_column_tells_them_apart() -> None:
 
 def test_scope_values() -> None:
     assert IcebergTarget("mart.t", scope={"region": "eu"}).scope == {"region": ("eu",)}
-    with pytest.raises(ArgumentError, match="scope asks 'x' to be 1.5"):
+    with pytest.raises(ArgumentError, match=r"scope asks 'x' to be 1\.5"):
         IcebergTarget("mart.t", scope={"x": 1.5})
     with pytest.raises(ArgumentError, match="scope is"):
         IcebergTarget("mart.t", scope={})

@@ -95,7 +95,7 @@ def test_removing_more_than_the_plan_is_refused(tmp_path: Path) -> None:
         world.land(1.5)
         session, branch = opened(world)
         world.target.delete(AlwaysTrue(), branch=branch)
-        with pytest.raises(TransformError, match="cannot be published.*remove"):
+        with pytest.raises(TransformError, match=r"cannot be published.*remove"):
             steps.load(session)
 
 
@@ -105,5 +105,5 @@ def test_a_dropped_scratch_branch(tmp_path: Path) -> None:
     session, branch = opened(world)
     with world.target.manage_snapshots() as refs:
         refs.remove_branch(branch)
-    with pytest.raises(TransformError, match="scratch branch .* is gone"):
+    with pytest.raises(TransformError, match=r"scratch branch .* is gone"):
         steps.load(session)

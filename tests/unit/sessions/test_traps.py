@@ -133,7 +133,7 @@ def test_t6_no_branch_without_a_parent(tmp_path: Path) -> None:
 
 
 def test_t8_a_sweep_removes_only_what_nothing_refers_to(tmp_path: Path) -> None:
-    """purge_table deletes files that other tables refer to; the package never purges, and a sweep stays in the table's own folder."""
+    """purge_table deletes files that other tables refer to; the package never purges, and a sweep stays in its folder."""
     world = World(home=tmp_path).set_up()
     world.land(0, 1)
     steps.run(world.process())
@@ -147,7 +147,7 @@ def test_t8_a_sweep_removes_only_what_nothing_refers_to(tmp_path: Path) -> None:
 
 
 def test_t9_expiry_on_the_target_does_not_lose_the_watermark(tmp_path: Path) -> None:
-    """Expiry nulls the parent of the next snapshot, so the lineage is cut; the tag keeps the publish and the property names it."""
+    """Expiry nulls the parent of the next snapshot and cuts the lineage; the tag keeps the publish, the property names it."""
     world = World(home=tmp_path).set_up()
     world.land(0, 1)
     steps.run(world.process())
