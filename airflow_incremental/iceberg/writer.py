@@ -74,6 +74,8 @@ def write(
                 expected="every row in exactly one partition",
                 hint="look for NaN in the columns the target is partitioned by",
             )
+        for file in made:
+            file.spec_id = metadata.default_spec_id  # read back from a manifest it would be there
         files += made
         del rows  # or it would be held while the next round gathers
         if on_progress is not None:

@@ -23,7 +23,7 @@ from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output, Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
-from airflow_incremental.iceberg.writer import RowCheck, write
+from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
@@ -207,7 +207,7 @@ def _output(session: Session, target: Table) -> Output:
         reads,
         plan,
         target_schema=target.schema().as_arrow(),
-        order_by=_write_order(target, event_time),
+        order_by=tuple(dict.fromkeys((*partition_order(target), *((event_time,) if event_time else ())))),
         work_dir=process.work_dir,
     ) as batches:
         written = write(target, batches, write_id=write_id, check=check)
@@ -234,11 +234,3 @@ def _reseal(session: Session, sealed: Sealed) -> Sealed:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
         raise
 
-
-def _write_order(target: Table, event_time: str | None) -> tuple[str, ...]:
-    """Return the columns that bring the rows of a partition together: partition sources, then event time."""
-    columns = [target.schema().find_column_name(f.source_id) for f in target.spec().fields]
-    ordered = [c for c in columns if c is not None and "." not in c]
-    if event_time is not None and event_time not in ordered:
-        ordered.append(event_time)
-    return tuple(dict.fromkeys(ordered))
