@@ -100,7 +100,7 @@ class DuckDBEngine:
         with self._bound(reads, plan, work_dir) as worker:
             made = produce(worker, transform, reads, plan)
             if not isinstance(made, duckdb.DuckDBPyRelation):
-                made = worker.con.cursor().from_arrow(made.schema.empty_table())
+                made = worker.con.cursor().from_arrow(pa.RecordBatchReader.from_batches(made.schema, []))
             return columns_of(made, typed=True)
 
     def interrupt(self) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import attrs
 import duckdb
@@ -29,6 +29,10 @@ INTERNAL = "incremental_internal"
 _DAY_MICROS = 86_400_000_000
 _SQL_TYPES = {"date": "DATE", "timestamp": "TIMESTAMP", "timestamptz": "TIMESTAMPTZ"}
 _ARROW_TYPES = {"date": pa.date32(), "timestamp": pa.timestamp("us"), "timestamptz": pa.timestamp("us", "UTC")}
+
+
+#: A half-open range in units of a column, None for an open end.
+Bound: TypeAlias = tuple[int | None, int | None]
 
 
 def quote(name: str) -> str:
@@ -64,14 +68,14 @@ class EventTimeColumn:
             expected="a date, a timestamp or a timestamp with zone",
         )
 
-    def bounds(self, ranges: Sequence[TimeRange]) -> list[tuple[int | None, int | None]]:
+    def bounds(self, ranges: Sequence[TimeRange]) -> list[Bound]:
         """Return half-open ranges in units of the column (days or microseconds since 1970), None for an open end.
 
         A range that starts at ``MIN_TIME`` or ends at ``MAX_TIME`` is open there: those stand for everything, and columns can
         hold times beyond them. Ranges too short to hold a midnight hold no date.
         """
         unit = _DAY_MICROS if self.kind == "date" else 1
-        found: list[tuple[int | None, int | None]] = []
+        found: list[Bound] = []
         for item in ranges:
             low = None if item.start <= MIN_TIME else -(-_micros(item.start) // unit)
             high = None if item.end >= MAX_TIME else -(-_micros(item.end) // unit)
@@ -82,7 +86,9 @@ class EventTimeColumn:
     def literal(self, value: int) -> str:
         """Return one bound as an SQL literal."""
         if self.kind == "date":
-            return f"DATE '{(EPOCH + dt.timedelta(days=value)).date().isoformat()}'"
+            last = _micros(MAX_TIME) // _DAY_MICROS
+            day = (EPOCH + dt.timedelta(days=value)).date().isoformat() if value <= last else "10000-01-01"
+            return f"DATE '{day}'"
         moment = EPOCH + value * MICROSECOND
         text = moment.replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
         return f"TIMESTAMP '{text}'" if self.kind == "timestamp" else f"TIMESTAMPTZ '{text}+00'"
@@ -112,20 +118,23 @@ def filtered(
     return f"{select} ASOF LEFT JOIN {table} AS r ON {time} >= r.range_start WHERE ({inside}) AND ({coarse})"
 
 
-def _any_of(time: str, column: EventTimeColumn, bounds: Sequence[tuple[int | None, int | None]], *, nulls: bool) -> str:
-    terms = []
-    for low, high in bounds:
-        ends = [f"{time} >= {column.literal(low)}"] if low is not None else []
-        ends += [f"{time} < {column.literal(high)}"] if high is not None else []
-        terms.append(f"({' AND '.join(ends)})" if ends else f"{time} IS NOT NULL")
+def _any_of(time: str, column: EventTimeColumn, bounds: Sequence[Bound], *, nulls: bool) -> str:
+    terms = [_inside(time, column, bound) for bound in bounds]
     if nulls:
-        terms.append(f"{time} IS NULL")
-    return " OR ".join(terms) or "false"
+        return " OR ".join([*terms, f"{time} IS NULL"])
+    if len(terms) > 1:  # DuckDB before 2.0 prunes row groups by ANDs alone, so it gets one
+        return f"{_inside(time, column, (bounds[0][0], bounds[-1][1]))} AND ({' OR '.join(terms)})"
+    return terms[0] if terms else "false"
 
 
-def _ranges_table(
-    con: duckdb.DuckDBPyConnection, column: EventTimeColumn, bounds: Sequence[tuple[int | None, int | None]]
-) -> str:
+def _inside(time: str, column: EventTimeColumn, bound: Bound) -> str:
+    low, high = bound
+    ends = [f"{time} >= {column.literal(low)}"] if low is not None else []
+    ends += [f"{time} < {column.literal(high)}"] if high is not None else []
+    return f"({' AND '.join(ends)})" if ends else f"{time} IS NOT NULL"
+
+
+def _ranges_table(con: duckdb.DuckDBPyConnection, column: EventTimeColumn, bounds: Sequence[Bound]) -> str:
     """Put ranges into a table, in the column's own type so that nothing is cast row by row."""
     arrow_type = _ARROW_TYPES[column.kind]
     integers = pa.int32() if column.kind == "date" else pa.int64()

@@ -65,7 +65,7 @@ def bind(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
     """
     _check_names(con, read)
     types = sql_types(con, read.schema)
-    selects = [_part(con, read, part, types) for part in read.parts]
+    selects = [_part(con, read, part, types) for part in read.parts if part.paths != ()]
     if not selects:
         nothing = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in zip(read.schema.names, types, strict=True))
         selects = [f"SELECT {nothing} WHERE false"]
@@ -91,7 +91,7 @@ def bind_ranges(con: duckdb.DuckDBPyConnection, plan: Plan) -> None:
 
 def sql_types(con: duckdb.DuckDBPyConnection, schema: pa.Schema) -> list[str]:
     """Return DuckDB's type of each column of an Arrow schema."""
-    return [str(t) for t in con.from_arrow(schema.empty_table()).types]
+    return [str(t) for t in con.from_arrow(pa.RecordBatchReader.from_batches(schema, [])).types]
 
 
 def _check_names(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
@@ -121,22 +121,21 @@ def _check_names(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
 def _part(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, types: Sequence[str]) -> str:
     """Return a query for the rows of one part."""
     if part.paths is not None:
-        if not part.paths:
-            return _part(con, read, ReadPart(paths=None, batches=read.schema.empty_table().to_reader), types)
         return _kept(con, read, part, _files(part.paths, read, types))
     table = internal_table(con, read.name)
     failures: list[Exception] = []
     con.register("incremental_stream_in", _watched(part.batches(), failures))
     try:
         con.execute(f"CREATE TABLE {table} AS {_kept(con, read, part, _stream(read, types))}")
-    except duckdb.Error as error:
+    except duckdb.Error:
         if not failures:
             raise
-        if isinstance(failures[0], FileNotFoundError):
-            raise expired(read.name, str(failures[0])) from failures[0]
-        raise failures[0] from error
     finally:
         con.unregister("incremental_stream_in")
+    if failures and isinstance(failures[0], FileNotFoundError):
+        raise expired(read.name, str(failures[0])) from failures[0]
+    if failures:
+        raise failures[0]
     return f"SELECT * FROM {table}"  # noqa: S608
 
 

@@ -69,7 +69,9 @@ def relation_rows(
         except StopIteration:
             return None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise (failures[0] if failures else translate(error, reads)) from error
+            if not failures:
+                raise translate(error, reads) from error
+        raise failures[0]  # with its own cause, the author's error
 
     def batches() -> Iterator[pa.RecordBatch]:
         while (batch := worker.call(guarded, reader.read_next_batch)) is not None:
