@@ -32,7 +32,10 @@ with DAG(
         task_id="load",
         iceberg_conn_id="iceberg_default",
         sources={"flights": IcebergSource("raw.flights", event_time="time_hour")},
-        target=IcebergTarget("mart.hourly_departures", event_time="time_hour", create=True),
+        # The partitions are the units that are replaced: a flight that is a day late costs the one hour it belongs to.
+        target=IcebergTarget(
+            "mart.hourly_departures", event_time="time_hour", create=True, partition_by=["hour(time_hour)"]
+        ),
         process="hourly_departures",
         mode="overwrite",
         transform="sql/hourly_departures.sql",

@@ -177,6 +177,7 @@ class Report:
                     for name, t in self.targets.items()
                 ],
             ),
+            "Late: older than what was complete before; a delivery that is sent again is late for who had loaded it.",
             "",
             f"Bad delivery: {self._blocked_line()}",
             f"Killed task:  {self._killed_line()}",
