@@ -91,7 +91,7 @@ class ColumnReader:
             schema = pyarrow_to_schema(physical, self.table.metadata.name_mapping(), downcast_ns_timestamp_to_us=True)
         except (ValueError, UnsupportedPyArrowTypeException) as error:
             raise self._foreign(location, f"cannot be matched with the table's columns ({error})") from error
-        has_ids = all(f.metadata is not None and _FIELD_ID in f.metadata for f in physical)
+        has_ids = all(_has_id(f) for f in physical)
         if has_ids:
             self._check(schema, location)
         found = FileColumns(physical=physical, schema=schema, has_ids=has_ids)
@@ -122,6 +122,15 @@ class ColumnReader:
             hint="remove the file from the table and append its rows, or rewrite it without field ids and set "
             "schema.name-mapping.default before add_files",
         )
+
+
+def _has_id(field: pa.Field) -> bool:
+    """Say whether a column and everything nested in it has a field id."""
+    kind = field.type
+    nested = (
+        (kind.key_field, kind.item_field) if pa.types.is_map(kind) else (kind.field(i) for i in range(kind.num_fields))
+    )
+    return field.metadata is not None and _FIELD_ID in field.metadata and all(_has_id(f) for f in nested)
 
 
 def plain_in(columns: FileColumns, schema: Schema, file: DataFile, identity: Mapping[int, int]) -> bool:

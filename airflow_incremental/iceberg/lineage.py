@@ -69,23 +69,19 @@ class Walk:
     snapshots: tuple[Snapshot, ...]
 
 
-def walk(index: SnapshotIndex, *, after: int | None, head: int) -> Walk:
+def walk(index: SnapshotIndex, *, after: int, head: int) -> Walk:
     """Walk from ``head`` back to ``after``, both snapshot ids; ``after`` itself is not part of the result.
 
     Java's expiry keeps the parent id of a snapshot whose parent is gone, so a position can be reached although its
     snapshot is not there any more; pyiceberg's expiry sets the parent to null.
-
-    :param after: None walks back as far as the history is kept, which counts as reached.
     """
     found: list[Snapshot] = []
     for snapshot in index.ancestry(head):
         if snapshot.snapshot_id == after:
             return Walk(reach=Reach.REACHED, snapshots=tuple(found))
         found.append(snapshot)
-        if after is not None and snapshot.parent_snapshot_id == after:
+        if snapshot.parent_snapshot_id == after:
             return Walk(reach=Reach.REACHED, snapshots=tuple(found))
-    if after is None:
-        return Walk(reach=Reach.REACHED, snapshots=tuple(found))
     return Walk(reach=Reach.EXPIRED if index.get(after) is None else Reach.DETACHED, snapshots=tuple(found))
 
 

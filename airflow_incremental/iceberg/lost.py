@@ -158,6 +158,6 @@ def _newer(root: Snapshot, base: SourcePosition) -> bool:
 
 def _restarted(root: Snapshot) -> str:
     return (
-        f"its history starts anew with snapshot {root.snapshot_id}, which began with nothing, so the table was replaced "
-        "(CREATE OR REPLACE keeps the uuid)"
+        f"its history starts anew with snapshot {root.snapshot_id}, which began with nothing: the table was replaced "
+        "(CREATE OR REPLACE keeps the uuid), or emptied by snapshots that have been expired since"
     )
