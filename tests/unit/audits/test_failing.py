@@ -85,6 +85,12 @@ def test_own_sql_that_stops_on_a_row_fails_without_quoting_it(
     assert SECRET not in everything_said(caught.value) + caplog.text
 
 
+def test_own_sql_that_reads_values_while_it_is_bound_fails_without_quoting_them() -> None:
+    with pytest.raises(AuditFailed, match="audit 'own' is refused by DuckDB: ConversionException") as caught:
+        audit(PEOPLE, SqlCheck("own", f"SELECT * FROM rows LIMIT '{SECRET}'::INT"))
+    assert SECRET not in everything_said(caught.value)
+
+
 def in_file(path: Path) -> SourceRead:
     columns = [
         f.with_metadata({"PARQUET:field_id": str(i)}) for i, f in enumerate(PEOPLE.select(["name", "n"]).schema, 1)
