@@ -114,7 +114,7 @@ def _session(ready: tuple[Process, Plan]) -> None:
     begin = take_lock(process.catalog, process.spec, plan, over=None)
     target = process.catalog.load_table(plan.target)
     write_id = uuid.uuid4()
-    written = write(target, rows(target.metadata.last_sequence_number).to_reader(), write_id=write_id, check=None)
+    written = write(target, rows(0).to_reader(), write_id=write_id, check=None)
     output = Output(
         files=written.files,
         write_id=write_id,

@@ -55,6 +55,8 @@ BY_HOUR = PartitionSpec(PartitionField(source_id=2, field_id=1000, transform=Hou
 #: Hours since 1970 at which event times begin: 2024-01-01.
 FIRST_HOUR = 473_352
 HOUR_MICROS = 3_600_000_000
+#: Name of the catalog, and of the Airflow connection to it: SQL catalogs keep the tables of each name apart.
+CATALOG = "iceberg_default"
 #: One more than the widest window that is measured.
 KEPT = 101
 _ROWS_PER_FILE = 10_000
@@ -69,7 +71,7 @@ def places(home: Path) -> dict[str, str]:
 def new_catalog(home: Path, **properties: str) -> SqlCatalog:
     """Return a catalog in a SQLite file with a warehouse beside it, as in a first deployment."""
     home.mkdir(parents=True, exist_ok=True)
-    catalog = SqlCatalog("bench", **places(home), **properties)
+    catalog = SqlCatalog(CATALOG, **places(home), **properties)
     for namespace in ("raw", "mart"):
         catalog.create_namespace_if_not_exists(namespace)
     return catalog

@@ -12,7 +12,7 @@ from pyiceberg.manifest import clear_manifest_cache
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import TableRequirement, TableUpdate
 
-from benchmarks.histories import new_catalog, places
+from benchmarks.histories import CATALOG, new_catalog, places
 
 
 class CountingFileIO(PyArrowFileIO):
@@ -51,4 +51,4 @@ class CountingCatalog(SqlCatalog):
 
 def counting_catalog(home: Path) -> CountingCatalog:
     """Return a catalog that counts, over the tables of the one below ``home``."""
-    return CountingCatalog("bench", **places(home))
+    return CountingCatalog(CATALOG, **places(home))
