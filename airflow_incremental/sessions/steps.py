@@ -92,16 +92,16 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
     """
     process, plan = session.process, session.plan
     target = load_table(process.catalog, plan.target, role="target")
-    report = run_audits(
-        process.audits,
-        session_rows(target, sealed),
-        snapshot_id=sealed.snapshot_id,
-        samples=process.samples,
-        memory_limit=process.engine.memory_limit,
-        work_dir=process.work_dir,
-    )
-    log.info("%s", report.describe())
     try:
+        report = run_audits(
+            process.audits,
+            session_rows(target, sealed),
+            snapshot_id=sealed.snapshot_id,
+            samples=process.samples,
+            memory_limit=process.engine.memory_limit,
+            work_dir=process.work_dir,
+        )
+        log.info("%s", report.describe())
         report.raise_if_failed(
             inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}"
         )
@@ -233,4 +233,3 @@ def _reseal(session: Session, sealed: Sealed) -> Sealed:
     except TargetChanged as error:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
         raise
-
