@@ -88,7 +88,9 @@ def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
         )
     found = {}
     for column, values in sorted(scope.items()):
-        items = tuple(values) if isinstance(values, (list, tuple, set, frozenset)) else (values,)
+        if isinstance(values, (set, frozenset)):
+            values = sorted(values, key=repr)  # noqa: PLW2901  a set has another order in every process
+        items = tuple(values) if isinstance(values, (list, tuple)) else (values,)
         for value in items:
             if not isinstance(value, (str, int, bool, type(None))):
                 raise ArgumentError(

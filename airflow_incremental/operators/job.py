@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
 from airflow_incremental.audits import validate_audits
-from airflow_incremental.compat import AirflowSkipException
+from airflow_incremental.compat import AirflowSkipException, DownstreamTasksSkipped
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.operators import metrics, reports
@@ -98,18 +98,27 @@ class Job:
         )
 
     def push_session(self, state: Mapping[str, Any]) -> None:
-        """Push the values of the session that tasks of this DAG refer to, each under its own key."""
+        """Push the values of the session that tasks of this DAG refer to, each under its own key.
+
+        The plan is a task with multiple outputs, so that a reference to a value that is None is resolved to None. Airflow would
+        push every one of them, each in a call of its own.
+        """
+        self.operator.multiple_outputs = False
         for key in sorted(self.operator.session_keys):
             self.context["ti"].xcom_push(key=key, value=state[key])
 
-    def skip_to_publish(self, state: Mapping[str, Any]) -> None:
-        """Skip every task between this stage and the last.
+    def skip_to_publish(self, state: Mapping[str, Any]) -> NoReturn:
+        """End this task, and skip every task between it and the group's last.
 
         :param state: this task's return value, which Airflow does not push by itself when the skipping ends the task.
+        :raises DownstreamTasksSkipped: always.
         """
         ti = self.context["ti"]
         ti.xcom_push(key="return_value", value=dict(state))
-        self.operator.skip(ti, self._between())
+        tasks = self._between()
+        self.operator.skip(ti, tasks)
+        # In a mapped group Airflow's mixin leaves the skipping to the scheduler, which does not see it in all versions.
+        raise DownstreamTasksSkipped(tasks=[(task.task_id, ti.map_index) for task in tasks])
 
     def own_tasks(self) -> list[Any]:
         """Return the tasks of the author's between this stage and the last."""

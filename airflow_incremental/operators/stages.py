@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
+from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import ArgumentError, AuditFailed, SessionBusy, SessionSuperseded
 from airflow_incremental.operators import metrics, reports
@@ -71,7 +72,7 @@ def _plan(job: Job) -> dict[str, Any]:
         )
     opened = plan(job.process)
     if isinstance(opened, Finished):
-        return _nothing_left(job, opened, planned=None)
+        _nothing_left(job, opened, planned=None)
     job.show(opened.plan.describe())
     log.info("%s", opened.plan.describe())
     name = naming.scratch_ref if own_writes else naming.data_ref
@@ -85,9 +86,10 @@ def _load(job: Job) -> dict[str, Any]:
     from airflow_incremental.sessions.process import Finished
 
     planned = job.state_of("plan")
+    _skip_if_ended(planned)
     opened = _reopen(job, planned["session"])
     if isinstance(opened, Finished):
-        return _nothing_left(job, opened, planned=planned["session"])
+        _nothing_left(job, opened, planned=planned["session"])
     sealed = steps.load(opened)
     job.show(f"session {opened.plan.session}: sealed as snapshot {sealed.snapshot_id}, not visible on main yet")
     return {
@@ -104,7 +106,10 @@ def _audit(job: Job) -> dict[str, Any]:
     from airflow_incremental.sessions import steps
     from airflow_incremental.sessions.process import Finished
 
-    loaded = _loaded(job, job.state_of("plan"))
+    planned = job.state_of("plan")
+    _skip_if_ended(planned)
+    loaded = _loaded(job, planned)
+    _skip_if_ended(loaded)
     opened = steps.resume(job.process, loaded["session"])
     if isinstance(opened, Finished):
         log.info("%s; there is nothing to audit before a publish", opened.reason)
@@ -163,7 +168,7 @@ def _loaded(job: Job, planned: Mapping[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> dict[str, Any]:
+def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> NoReturn:
     """Skip the stages up to the last, which says how the load ended."""
     state = {**reports.no_session(), **job.ending(finished), "planned": planned}
     job.show(reports.describe(state["finished"]))
@@ -171,7 +176,12 @@ def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> dict[
     if planned is None:
         job.push_session(state)
     job.skip_to_publish(state)
-    return state
+
+
+def _skip_if_ended(state: Mapping[str, Any]) -> None:
+    """Skip a stage that Airflow started although an earlier one ended the load, as it does when this stage alone is cleared."""
+    if "finished" in state:
+        raise AirflowSkipException(state["finished"]["reason"])
 
 
 def _missing(job: Job, stage: str, found: str) -> ArgumentError:

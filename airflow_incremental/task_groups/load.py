@@ -112,7 +112,7 @@ class IncrementalLoad(TaskGroup):
             return IncrementalLoadOperator(task_id=labels[stage], stage=stage, **{**shared, **extra[stage], **more})
 
         #: The four tasks; ``load`` is called ``seal`` when the writing is the author's.
-        self.plan = make("plan")
+        self.plan = make("plan", multiple_outputs=True)
         self.load = make("load")
         self.audit = make("audit")
         # Runs, and says so, when the stages before it were skipped because there was nothing to do.

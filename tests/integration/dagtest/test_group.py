@@ -69,6 +69,7 @@ def test_a_load_and_then_nothing_to_do(make_world: Worlds, dag_id: str, mode: st
     idle = run_dag(dag)
 
     assert idle.tasks == states(load="skipped", audit="skipped")
+    assert idle.tries["fact.load"] == idle.tries["fact.audit"] == 0, "what is skipped is not even started"
     assert idle.events() == []
     assert idle.xcom("report") == "nothing_to_do by None"
     assert idle.rendered("fact.publish")["plan_summary"].startswith("nothing to do: ")
@@ -214,3 +215,4 @@ def test_in_a_mapped_group(make_world: Worlds, dag_id: str) -> None:
     assert {name: s for name, s in third.tasks.items() if s == "skipped"} == {
         f"region.fact.{stage}[{i}]": "skipped" for stage in ("load", "audit") for i in (0, 1)
     }
+    assert [third.tries[f"region.fact.load[{i}]"] for i in (0, 1)] == [0, 0]

@@ -140,21 +140,26 @@ def test_a_teardown_of_own_writes_does_not_hold_up_the_seal() -> None:
 
 
 def test_a_group_that_nobody_writes_for_is_refused() -> None:
-    with new_dag(), pytest.raises(ArgumentError, match="no transform and no tasks inside"):
-        with IncrementalLoad("dim", **arguments(transform=None)):
-            pass
+    with (
+        new_dag(),
+        pytest.raises(ArgumentError, match="no transform and no tasks inside"),
+        IncrementalLoad("dim", **arguments(transform=None)),
+    ):
+        pass
 
 
 def test_a_group_with_a_transform_is_no_context() -> None:
-    with new_dag(), pytest.raises(ArgumentError, match="has a transform and is used as a context manager"):
-        with IncrementalLoad("dim", **arguments()):
-            pass
+    with (
+        new_dag(),
+        pytest.raises(ArgumentError, match="has a transform and is used as a context manager"),
+        IncrementalLoad("dim", **arguments()),
+    ):
+        pass
 
 
 def test_an_error_inside_stays_the_authors() -> None:
-    with new_dag(), pytest.raises(ZeroDivisionError):
-        with IncrementalLoad("dim", **arguments(transform=None)):
-            _ = 1 / 0
+    with new_dag(), pytest.raises(ZeroDivisionError), IncrementalLoad("dim", **arguments(transform=None)):
+        _ = 1 / 0
 
 
 def test_the_values_of_the_session() -> None:
