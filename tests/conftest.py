@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 
 import pytest
@@ -20,6 +21,19 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+def pytest_sessionstart() -> None:
+    """End a terminated run as an interrupted one: a whole Airflow and a PostgreSQL server may have to be stopped."""
+    this_process = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() == this_process:
+            pytest.exit("terminated", returncode=128 + number)
+        signal.signal(number, signal.SIG_DFL)  # a forked child
+        os.kill(os.getpid(), number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
