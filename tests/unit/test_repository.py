@@ -6,12 +6,11 @@ import ast
 import re
 import subprocess
 import sys
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -105,6 +104,14 @@ def modules_imported_by(path: Path) -> set[str]:
     return found
 
 
+def modules_of(requirement: Requirement) -> set[str]:
+    if requirement.name == "apache-airflow":
+        return {"airflow"}  # it holds nothing itself and stands for the packages that do
+    if requirement.marker and not requirement.marker.evaluate():
+        return {requirement.name}
+    return {file.parts[0].removesuffix(".py") for file in distribution(requirement.name).files or ()}
+
+
 @pytest.mark.parametrize(
     ("folder", "groups"),
     [("airflow_incremental", ()), ("dags", ()), ("demo", ("dev",)), ("benchmarks", ("dev",)), ("tests", ("dev",))],
@@ -112,14 +119,11 @@ def modules_imported_by(path: Path) -> set[str]:
 def test_what_is_imported_is_required(folder: str, groups: tuple[str, ...]) -> None:
     """What another package happens to bring along today may be gone tomorrow."""
     own = {"airflow_incremental", "benchmarks", "demo", "tests", *sys.stdlib_module_names}
-    declared = {canonicalize_name(requirement.name) for requirement in required(*groups)}
-    homes = packages_distributions()
+    declared = {module for requirement in required(*groups) for module in modules_of(requirement)}
     missing = {
         f"{path.relative_to(ROOT)}: {module}"
         for path in tracked(f"{folder}/*.py")
         for module in modules_imported_by(path)
-        if (top := module.partition(".")[0]) not in own
-        # Providers share a name with Airflow and are told apart by the contracts.
-        and not declared & {canonicalize_name(home) for home in homes.get(top, ())}
+        if module.partition(".")[0] not in own | declared
     }
     assert missing == set()
