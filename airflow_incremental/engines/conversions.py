@@ -176,8 +176,7 @@ def _lists(have: Any, want: Any, column: str, wrong: list[Mismatch]) -> Convert:
     large = pa.types.is_large_list(want)
 
     def convert(array: Any) -> Any:
-        # flatten() leaves out what lies outside a slice or under a null.
-        values = step(array.flatten())
+        values = step(_elements(array))
         if not want.value_field.nullable:
             _refuse_nulls(f"{column}.element", values.null_count)
         offsets = _offsets(pc.list_value_length(array), pa.int64() if large else pa.int32())
@@ -196,7 +195,7 @@ def _maps(have: Any, want: Any, column: str, wrong: list[Mismatch]) -> Convert:
         entries = pa.StructArray.from_arrays([array.keys, array.items], names=["key", "value"])
         lists = pa.ListArray.from_arrays(array.offsets, entries)
         lists = pc.if_else(array.is_valid(), lists, pa.scalar(None, lists.type))
-        keys, values = lists.flatten().flatten()
+        keys, values = _elements(lists).flatten()
         values = to_value(values)
         if not want.item_field.nullable:
             _refuse_nulls(f"{column}.value", values.null_count)
@@ -204,6 +203,12 @@ def _maps(have: Any, want: Any, column: str, wrong: list[Mismatch]) -> Convert:
         return pa.MapArray.from_arrays(offsets, to_key(keys), values, type=want, mask=array.is_null())
 
     return convert
+
+
+def _elements(lists: Any) -> Any:
+    """Return the elements of lists without what lies outside a slice or under a null."""
+    # Arrow cannot flatten nothing but nulls where the elements hold UUIDs.
+    return lists.flatten() if lists.null_count < len(lists) else lists.values.slice(0, 0)
 
 
 def _offsets(lengths: Any, kind: Any) -> Any:

@@ -4,11 +4,14 @@ Batches are gathered up to the budget, then written: one file per partition the 
 ordered by partition (see :func:`partition_order`) the last partition is carried over to the next round, so a partition
 is cut into several files only when it alone is larger than the budget. Nothing is committed here; a writer that dies
 leaves files no snapshot knows of.
+
+Measured with 20 M rows (1.2 GB in Arrow) in 20 daily partitions and the default budget of 128 MiB: Arrow memory peaks at
+190 to 250 MB, and so it does at 5 M rows. The whole process, with DuckDB at ``memory_limit="512MB"``, peaks at 1.3 GB
+sorted (20 files) and 0.8 GB unsorted (160 files), whether it writes 5, 10 or 20 M rows; 190 MB of that are imports.
 """
 
 from __future__ import annotations
 
-import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -16,12 +19,11 @@ from typing import TYPE_CHECKING
 import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.io.pyarrow import _dataframe_to_data_files
 from pyiceberg.manifest import DataFile
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import DayTransform, HourTransform, IdentityTransform, MonthTransform, YearTransform
 
-from airflow_incremental.core.errors import TransformError
+from airflow_incremental.iceberg.datafiles import DataFileWriter
 from airflow_incremental.iceberg.rowcheck import RowCheck
 
 if TYPE_CHECKING:
@@ -60,23 +62,14 @@ def write(
     :param check: rows the session may write; None allows all.
     :param budget_bytes: Arrow bytes gathered before they are written.
     :param on_progress: called with the rows and bytes written so far after every round.
-    :raises TransformError: a row is outside ``check``.
+    :raises TransformError: a row is outside ``check``, or in no partition.
+    :raises TableError: the table asks for another format than Parquet.
     """
     metadata = _with_bounds(table.metadata, check.event_time if check else None)
-    counter = itertools.count()
+    writer = DataFileWriter(metadata, table.io, write_id)
     files: list[DataFile] = []
-    buffer = _Buffer(metadata, budget_bytes)
-    for rows in buffer.rounds(_checked(batches, check)):
-        made = list(_dataframe_to_data_files(metadata, rows, table.io, write_id, counter))
-        if sum(f.record_count for f in made) != rows.num_rows:
-            raise TransformError(
-                f"{rows.num_rows:,} rows were to be written and {sum(f.record_count for f in made):,} were",
-                expected="every row in exactly one partition",
-                hint="look for NaN in the columns the target is partitioned by",
-            )
-        for file in made:
-            file.spec_id = metadata.default_spec_id  # read back from a manifest it would be there
-        files += made
+    for rows in _Buffer(metadata, budget_bytes).rounds(_checked(batches, check)):
+        files += writer.write(rows)
         del rows  # or it would be held while the next round gathers
         if on_progress is not None:
             on_progress(sum(f.record_count for f in files), sum(f.file_size_in_bytes for f in files))
