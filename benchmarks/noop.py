@@ -34,7 +34,7 @@ def run(report: Report, home: Path, lengths: tuple[int, ...]) -> None:
     report.table(
         "A run with nothing to do: own work, by snapshots in source and target (milliseconds: wall / CPU)", cases
     )
-    report.table("A run with nothing to do: task processes", _processes(home, lengths[0], report.rounds))
+    report.table("A run with nothing to do: task processes", _processes(home, lengths[0], report))
     report.aim(
         f"own work of a run with nothing to do, {lengths[0]} snapshots",
         cases[0].timings["own work"].wall_ms,
@@ -61,7 +61,7 @@ def _own_work(home: Path, length: int, rounds: int) -> Case:
     return Case(labels={"snapshots": length}, timings=timings)
 
 
-def _processes(home: Path, length: int, rounds: int) -> list[Case]:
+def _processes(home: Path, length: int, report: Report) -> list[Case]:
     place = home / str(length)
     store = home / "xcom.json"
     environment = {
@@ -81,7 +81,11 @@ def _processes(home: Path, length: int, rounds: int) -> list[Case]:
         "operator": ("all",),
         "group": ("plan", "publish"),
     }
-    found = children_in_turn({name: partial(stages, *names) for name, names in contenders.items()}, rounds=rounds)
+    found = children_in_turn(
+        {name: partial(stages, *names) for name, names in contenders.items()},
+        rounds=report.rounds,
+        warm_up=not report.quick,
+    )
     base = timings_of(found["import Airflow's SDK"])
     cases = []
     for name, used in found.items():

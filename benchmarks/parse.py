@@ -51,7 +51,9 @@ def run(report: Report, home: Path, times: int) -> None:
         "the package": (_SDK, _PACKAGE),
         **{f"dags/{f.name}": (_SDK, _EXAMPLE.format(path=str(f))) for f in files},
     }
-    found = children_in_turn({name: partial(python, *c) for name, c in codes.items()}, rounds=times * report.rounds)
+    found = children_in_turn(
+        {name: partial(python, *c) for name, c in codes.items()}, rounds=times * report.rounds, warm_up=not report.quick
+    )
     base = timings_of(found["airflow.sdk"])
     cases = []
     for name, used in found.items():

@@ -143,14 +143,16 @@ def timings_of(children: Sequence[Child]) -> Timings:
     return Timings(wall=tuple(c.wall for c in children), cpu=tuple(c.cpu for c in children))
 
 
-def children_in_turn(contenders: Mapping[str, Callable[[], Sequence[Child]]], *, rounds: int) -> dict[str, list[Child]]:
-    """Run contenders that are processes round by round, and return for each what all its processes of a round used together.
+def children_in_turn(
+    contenders: Mapping[str, Callable[[], Sequence[Child]]], *, rounds: int, warm_up: bool = True
+) -> dict[str, list[Child]]:
+    """Run contenders that are processes round by round; return for each what all its processes of a round used.
 
-    Each runs once before, uncounted, for the page cache and compiled modules.
+    :param warm_up: run each once before, uncounted, for the page cache and compiled modules.
     """
     names = list(contenders)
     found: dict[str, list[Child]] = {name: [] for name in names}
-    for number in range(-1, rounds):
+    for number in range(-1 if warm_up else 0, rounds):
         turn = max(number, 0) % len(names)
         for name in (*names[turn:], *names[:turn]):
             used = contenders[name]()

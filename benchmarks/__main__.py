@@ -1,0 +1,57 @@
+"""The door: ``python -m benchmarks [NAME ...] [--quick] [--rounds N]``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report import OUTPUT, Report
+from benchmarks.timing import ROOT
+
+#: Benchmark -> what it says.
+NAMES = {
+    "planning": "finding out what changed",
+    "commits": "a session against the length of history",
+    "noop": "a run with nothing to do",
+    "parse": "importing the package in a DAG file",
+    "memory": "a load larger than memory",
+}
+_ROUNDS, _QUICK_ROUNDS = 5, 1
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run benchmarks, print their tables and write ``build/bench/<name>.json``."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default is all of them")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds: whether it runs, not how fast")
+    parser.add_argument("--rounds", type=int, help=f"rounds of each contender; default {_ROUNDS}")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="directory of the results")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in NAMES]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    # What sessions and pyiceberg say to people on call would be between the tables.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    for name in options.names or NAMES:
+        started = time.perf_counter()
+        print(f"\n== {name}: {NAMES[name]}")
+        module = importlib.import_module(f"benchmarks.{name}")
+        report = Report(
+            name=name, quick=options.quick, rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+        )
+        with tempfile.TemporaryDirectory(prefix="bench-") as home:
+            module.run(report, Path(home), module.QUICK if options.quick else module.FULL)
+        path = report.finish(options.output)
+        shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        print(f"  {shown}, {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
