@@ -140,6 +140,8 @@ class Plan:
     watermark: Watermark
     owner: Owner
     created_at: dt.datetime
+    #: Digest of the declaration the plan was made from.
+    declared: str = ""
 
     @property
     def reads_added_rows(self) -> bool:

@@ -108,6 +108,7 @@ def make_plan(
         watermark=watermark,
         owner=owner,
         created_at=now,
+        declared=spec.digest,
     ).fitted()
 
 
@@ -157,6 +158,7 @@ def make_restatement(
         watermark=published.watermark,
         owner=owner,
         created_at=now,
+        declared=spec.digest,
     ).fitted()
 
 
@@ -185,6 +187,7 @@ def _source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain)
         if spec.on_rewrite == "fail":
             raise _rewritten(spec, name, changes)
         if spec.on_rewrite == "overwrite":
+            _check_nulls(spec, name, tuple(f for r in changes.rewrites.values() for f in r.added))
             replaced = changes.rewrite_ranges().align(grain)
         changes, added, removed = changes.without_rewrites()
         ignored = added + removed if spec.on_rewrite == "ignore" else 0

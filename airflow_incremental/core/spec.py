@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
@@ -297,6 +299,17 @@ class ProcessSpec:
                 expected="the same event_time column in source and target, carried through unchanged by the transform",
                 hint="give both the same column name, or choose on_rewrite='fail' or 'ignore'",
             )
+
+    @property
+    def digest(self) -> str:
+        """Short fingerprint of what decides which rows are read and written: a session planned under another one is not resumed."""
+        declared = {
+            "mode": self.mode,
+            "sources": {name: source.as_dict() for name, source in sorted(self.sources.items())},
+            "target": self.target.as_dict(),
+            "policies": [self.on_rewrite, self.on_null_event_time, self.on_lost_watermark, self.on_missing_bounds],
+        }
+        return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
     def keeps_event_time(self) -> bool:

@@ -124,7 +124,7 @@ def _change_set(
     """Give the files of a finding their event times, as far and as exactly as the mode needs them."""
     found = finding.net
     strict = mode != "append"
-    exact = grain if strict and finding.derivation != "first_run" else None
+    exact = grain if strict else None
     # First, because a file is worked out once, and of these the planner may want to know more.
     rewrites = {
         snapshot_id: Rewrite(

@@ -7,6 +7,7 @@ that the branch still points at its own begin record; that fence stops a process
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import attrs
 from pyiceberg.catalog import Catalog
@@ -102,7 +103,7 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
                 hint="retry the task",
             )
         check_base(table, plan)
-        check_scopes(table, spec)
+        check_scopes(table, spec, replaces=bool(plan.replaced))
         main = table.metadata.refs[MAIN_BRANCH].snapshot_id
         built = build_snapshot(
             table,
@@ -120,7 +121,7 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
         if over is not None:
             # The lock ref itself is moved, not removed: everything else of the old session goes.
             old = [r for r in session_refs(table, plan.process, over.plan.session) if r != lock]
-            updates += removal(table, old)
+            updates += removal(table, old, fork=over.plan.main)
         updates += [
             AddSnapshotUpdate(snapshot=built.snapshot),
             SetSnapshotRefUpdate(ref_name=lock, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
@@ -177,14 +178,34 @@ def check_base(table: Table, plan: Plan) -> None:
         )
 
 
-def check_scopes(table: Table, spec: ProcessSpec) -> None:
+def check_scopes(table: Table, spec: ProcessSpec, *, replaces: bool = False) -> None:
     """Raise ScopeOverlap if another process of this target may replace rows of this one, or the reverse.
 
     Both processes that have published (their property) and those with an open session (their begin record) are looked at.
+
+    :param replaces: this session replaces rows although its mode does not (a reload or a restatement).
     """
+    others = _others(table, spec.process)
+    for name, (other_replaces, scope) in sorted(others.items()):
+        if (other_replaces or replaces or spec.replaces) and scopes_overlap(scope, spec.target.scope):
+            raise ScopeOverlap(
+                f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
+                f"both write rows of {spec.target.table} that one of them replaces",
+                expected="disjoint scopes on identity partition columns",
+                hint="give each process IcebergTarget(scope={column: value}), or different targets",
+            )
+
+
+def has_others(table: Table, process: str) -> bool:
+    """Say whether other processes have published to this target or have an open session on it."""
+    return bool(_others(table, process))
+
+
+def _others(table: Table, process: str) -> dict[str, tuple[bool, Any]]:
+    """Return the other processes of a target -> whether they replace rows, and their scope."""
     others = {
         name: (state.get("mode", "append") != "append", state.get("scope"))
-        for name, state in other_processes(table, spec.process).items()
+        for name, state in other_processes(table, process).items()
     }
     index = snapshot_index(table)
     for ref in table.metadata.refs.values():
@@ -192,17 +213,10 @@ def check_scopes(table: Table, spec: ProcessSpec) -> None:
         summary = (
             snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
         )
-        if summary.get(naming.RECORD) == BEGIN and summary[naming.PROCESS] != spec.process:
+        if summary.get(naming.RECORD) == BEGIN and summary[naming.PROCESS] != process:
             plan = Plan.decode(summary[naming.PLAN])
             others[plan.process] = (plan.mode != "append", plan.scope)
-    for name, (replaces, scope) in sorted(others.items()):
-        if (replaces or spec.replaces) and scopes_overlap(scope, spec.target.scope):
-            raise ScopeOverlap(
-                f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
-                f"both write rows of {spec.target.table} that one of them replaces",
-                expected="disjoint scopes on identity partition columns",
-                hint="give each process IcebergTarget(scope={column: value}), or different targets",
-            )
+    return others
 
 
 def _show(scope: object) -> str:
@@ -239,6 +253,7 @@ def end_session(catalog: Catalog, begin: Begin, *, keep: bool, reason: str) -> b
             table,
             session_refs(table, plan.process, plan.session),
             keep=data.snapshot_id if keep and data is not None else None,
+            fork=plan.main,
         )
         return Change(
             updates=tuple(updates), requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=begin.snapshot_id),)

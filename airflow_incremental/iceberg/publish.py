@@ -79,7 +79,7 @@ def publish(catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str) -> 
         refs = session_refs(table, plan.process, plan.session)
         updates: tuple[TableUpdate, ...] = (
             SetSnapshotRefUpdate(ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH, snapshot_id=sealed.snapshot_id),
-            *removal(table, refs, keep=sealed.snapshot_id),
+            *removal(table, refs, keep=sealed.snapshot_id, fork=plan.main),
             *_state_updates(table, plan, found, verdict),
         )
         return Change(

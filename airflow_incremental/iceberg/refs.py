@@ -25,16 +25,19 @@ def session_refs(table: Table, process: str, session: str) -> list[str]:
     return found
 
 
-def removal(table: Table, refs: Iterable[str], *, keep: int | None = None) -> tuple[TableUpdate, ...]:
+def removal(
+    table: Table, refs: Iterable[str], *, keep: int | None = None, fork: int | None = None
+) -> tuple[TableUpdate, ...]:
     """Return the updates that remove refs together with the snapshots only they hold.
 
+    :param fork: head of ``main`` the session's branches grew from; it and what led to it are not the session's, even after ``main``
+        was rolled back.
     :param keep: a snapshot that another update of the same commit gives a new ref, so it and its ancestors stay.
     """
     refs = [r for r in refs if r in table.metadata.refs]
     index = snapshot_index(table)
     held = {ref.snapshot_id for name, ref in table.metadata.refs.items() if name not in set(refs)}
-    if keep is not None:
-        held.add(keep)
+    held.update(s for s in (keep, fork) if s is not None)
     stay: set[int] = set()
     for head in held:
         stay.update(_ancestry(index, head, until=stay))

@@ -48,6 +48,12 @@ def collect(table: Table, spec: ProcessSpec, plan: Plan) -> Output:
             expected="the branch to stay until the session is sealed",
             hint="do not drop or replace it in the tasks that write to it; clear the run to start over",
         )
+    if ref.snapshot_id == plan.main:
+        raise TransformError(
+            f"nothing was committed to the scratch branch {branch!r} of {plan.target}",
+            expected="the rows of the planned ranges, or at least one (empty) commit that says there are none",
+            hint="write to the branch that the session names; if there truly is no row, append an empty table to it",
+        )
     before, after = _live(table, index[plan.main]), _live(table, index[ref.snapshot_id])
     added = [e for path, e in after.items() if path not in before]
     removed = [e for path, e in before.items() if path not in after]

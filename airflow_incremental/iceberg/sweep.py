@@ -14,7 +14,7 @@ import pyarrow.fs as pafs
 from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 
-from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.errors import ArgumentError, TableError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.iceberg import naming
@@ -23,6 +23,8 @@ from airflow_incremental.iceberg.locks import BEGIN
 
 #: Other writers' uncommitted files look the same as left-overs; a day is longer than any of their commits should take.
 DEFAULT_AGE = dt.timedelta(days=1)
+#: What a session leaves behind; other files below a table's folders are not ours to judge.
+_ENDINGS = (".parquet", ".avro", ".metadata.json")
 
 
 @attrs.frozen(kw_only=True)
@@ -45,16 +47,29 @@ def leftovers(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[L
             expected="pyiceberg's PyArrowFileIO, which can list files",
             hint="set py-io-impl of the catalog to pyiceberg.io.pyarrow.PyArrowFileIO",
         )
-    limit = min([dt.datetime.now(UTC) - older_than, *_open_since(table)])
-    known = referenced(table)
     scheme, netloc, root = PyArrowFileIO.parse_location(table.location(), table.io.properties)
     fs = table.io.fs_by_scheme(scheme, netloc)
+    listed = [
+        info
+        for folder in ("data", "metadata")
+        for info in fs.get_file_info(pafs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True))
+        if info.type == pafs.FileType.File and info.path.endswith(_ENDINGS)
+    ]
+    # Looked at after the listing: what was committed meanwhile is known to it, whatever the caller's table is up to.
+    table = table.catalog.load_table(table.name())
+    known = referenced(table)
+    if table.metadata_location and not any(_path(info.path) == _path(table.metadata_location) for info in listed):
+        raise TableError(
+            f"the files of {'.'.join(table.name())} are not where its location says: {table.metadata_location} is not below "
+            f"{table.location()}",
+            expected="a table whose metadata lies below its own absolute location",
+            hint="remove left-overs by hand",
+        )
+    limit = min([dt.datetime.now(UTC) - older_than, *_open_since(table)])
     found = []
-    for info in fs.get_file_info(pafs.FileSelector(root, recursive=True, allow_not_found=True)):
-        if info.type != pafs.FileType.File or _path(info.path) in known:
-            continue
+    for info in listed:
         modified = info.mtime if info.mtime.tzinfo else info.mtime.replace(tzinfo=UTC)
-        if modified <= limit:
+        if _path(info.path) not in known and modified <= limit:
             found.append(Leftover(path=info.path, bytes=info.size, modified_at=modified))
     return sorted(found, key=lambda f: f.path)
 

@@ -118,7 +118,7 @@ class Job:
         tasks = self._between()
         self.operator.skip(ti, tasks)
         # In a mapped group Airflow's mixin leaves the skipping to the scheduler, which does not see it in all versions.
-        raise DownstreamTasksSkipped(tasks=[(task.task_id, ti.map_index) for task in tasks])
+        raise DownstreamTasksSkipped(tasks=[(task.task_id, ti.map_index) for task in tasks])  # type: ignore[no-untyped-call]
 
     def own_tasks(self) -> list[Any]:
         """Return the tasks of the author's between this stage and the last."""

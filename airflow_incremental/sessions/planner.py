@@ -18,13 +18,22 @@ from airflow_incremental.core.errors import (
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan, make_restatement
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain
+from airflow_incremental.core.spec import Initial
 from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.event_times import count_before
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of, snapshot_at
-from airflow_incremental.iceberg.locks import Begin, bootstrap, check_scopes, end_session, read_lock, take_lock
+from airflow_incremental.iceberg.locks import (
+    Begin,
+    bootstrap,
+    check_scopes,
+    end_session,
+    has_others,
+    read_lock,
+    take_lock,
+)
 from airflow_incremental.iceberg.publish import publish_positions
 from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
@@ -57,13 +66,10 @@ def plan(process: Process) -> Session | Finished:
     """
     for attempt in range(_ROUNDS):
         target = _target(process)
-        lock = read_lock(target, process.spec.process)
-        over: Begin | None = None
-        if lock is not None:
-            if lock.plan.owner.same_task(process.owner):
-                log.info("resuming session %s of this run", lock.plan.session)
-                return Session(process=process, begin=lock)
-            over = _may_take_over(process, lock)
+        found = _open_session(process, target)
+        if isinstance(found, Session):
+            return found
+        over = found
         try:
             drafted = draft(process, target)
             if over is not None and (isinstance(drafted, Finished) or drafted.kind == "positions"):
@@ -72,9 +78,9 @@ def plan(process: Process) -> Session | Finished:
             if isinstance(drafted, Finished):
                 return drafted
             if drafted.kind == "positions":
-                found = publish_positions(process.catalog, process.spec, drafted)
+                done = publish_positions(process.catalog, process.spec, drafted)
                 log.info("published the watermark of process %r without rows: %s", process.spec.process, drafted.reason)
-                return Finished(outcome="nothing_to_do", reason=drafted.reason, published=found, plan=drafted)
+                return Finished(outcome="nothing_to_do", reason=drafted.reason, published=done, plan=drafted)
             begin = take_lock(process.catalog, process.spec, drafted, over=over, scratch=process.transform is None)
         except TargetChanged as error:
             if attempt + 1 == _ROUNDS:
@@ -85,6 +91,21 @@ def plan(process: Process) -> Session | Finished:
             log.warning("took over session %s of %s, whose run is over", over.plan.session, over.plan.owner)
         return Session(process=process, begin=begin)
     raise AssertionError  # the last round returns or raises
+
+
+def _open_session(process: Process, target: Table) -> Session | Begin | None:
+    """Return this task's open session to go on with, or another one that may be taken over, or None."""
+    lock = read_lock(target, process.spec.process)
+    if lock is None:
+        return None
+    if not lock.plan.owner.same_task(process.owner):
+        return _may_take_over(process, lock)
+    if lock.plan.declared == process.spec.digest:
+        log.info("resuming session %s of this run", lock.plan.session)
+        return Session(process=process, begin=lock)
+    end_session(process.catalog, lock, keep=False, reason="the load was declared anew since it was planned")
+    log.warning("session %s was planned from another declaration of the load; planning anew", lock.plan.session)
+    return None
 
 
 def draft(process: Process, target: Table) -> Plan | Finished:
@@ -115,7 +136,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         reload = f"everything is computed again, because {error.found}"
     if last is None and reload is None:
         check_first_run(target, spec)
-    check_scopes(target, spec)
+    check_scopes(target, spec, replaces=reload is not None)
     try:
         sources = {
             name: _source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
@@ -124,6 +145,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         if spec.on_lost_watermark != "reload":
             raise
         reload = f"everything is computed again, because {error.found}"
+        check_scopes(target, spec, replaces=True)
         sources = {name: _source_facts(process, name, last, facts.grain, reset=True) for name in spec.sources}
     decided = make_plan(
         spec, target=facts, published=last, sources=sources, owner=process.owner, now=now, reload=reload
@@ -276,8 +298,8 @@ def _detect(
     process: Process, name: str, table: Table, *, base: SourcePosition | None, head: int | None, grain: Grain | None
 ) -> ChangeSet:
     spec = process.spec
-    # A first run takes everything between the ends anyway; reading columns to be exact would buy nothing.
-    exact = grain if base is not None and spec.mode != "append" else None
+    # A first run into an empty target may take everything between the ends; adopted rows must not be replaced by chance.
+    exact = grain if (base is not None or spec.initial.adopt) and spec.mode != "append" else None
     return detect(
         table,
         base,
@@ -307,6 +329,15 @@ def _restate(process: Process, target: Table, facts: TargetFacts, mine: Publishe
         log.warning(
             "this run was cleared, but what session %s wrote cannot be computed again by range; planning anew",
             mine.session,
+        )
+        return None
+    if any(name not in last.watermark.positions for name in spec.sources):
+        log.warning("this run was cleared, but a source was added since; planning anew")
+        return None
+    if spec.mode == "append" and (spec.initial != Initial(position="all") or has_others(target, spec.process)):
+        # A range of the target then holds rows that no source row of the range stands for, and they must stay.
+        log.warning(
+            "this run was cleared, but the target holds rows that are not this process's to replace; planning anew"
         )
         return None
     pinned = {}

@@ -58,7 +58,7 @@ class Process:
             try:
                 text = inspect.getsource(self.transform)
             except (OSError, TypeError):
-                text = f"{self.transform.__module__}.{self.transform.__qualname__}"
+                text = repr(self.transform)  # differs in every process, so such a load is done again by a retry
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -72,7 +72,9 @@ def load(session: Session) -> Sealed:
     target = load_table(process.catalog, plan.target, role="target")
     check_owned(target, session.begin)
     sealed = find_sealed(target, plan)
-    if sealed is not None and sealed.output.fingerprint == process.fingerprint:
+    # Own writes may have been done again since; what is on the scratch branch now decides.
+    same = sealed is not None and sealed.output.fingerprint == process.fingerprint and process.transform is not None
+    if sealed is not None and same:
         log.info("session %s is sealed already as snapshot %s", plan.session, sealed.snapshot_id)
         return sealed
     try:

@@ -13,6 +13,8 @@ from airflow_incremental.core.errors import ArgumentError, TargetNotEmpty, Water
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.planner import plan
+from airflow_incremental.sessions.process import Session
 from tests.support.tables import expire, roll_back
 from tests.support.world import EVENTS, SOURCE, TARGET, World, create
 
@@ -197,4 +199,28 @@ def test_a_cleared_run_computes_again_what_it_wrote(tmp_path: Path, mode: str) -
     assert after.watermark == mark.watermark
     assert steps.run(world.process("a", clear_number=1)).outcome == "already_published"
     steps.run(world.process("c"))
+    world.check()
+
+
+def test_a_cleared_append_run_leaves_the_rows_of_others_alone(tmp_path: Path) -> None:
+    """Another process appends to the same hours: what it wrote is not this process's to replace."""
+    a = World(home=tmp_path, name="a").set_up()
+    a.land(0, 1)
+    steps.run(a.process("a1"))
+    b = World(home=tmp_path, name="b", policies={"initial": {"adopt": "all"}})
+    steps.run(b.process("b1"))
+    both = a.target_rows()
+    steps.run(a.process("a1", clear_number=1))
+    assert a.target_rows() == both
+
+
+def test_a_session_of_another_declaration_is_not_resumed(tmp_path: Path) -> None:
+    """The DAG was corrected between two tries: the plan of the first one is about something else."""
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 1)
+    first = plan(world.process("r"))
+    assert isinstance(first, Session)
+    world.policies = {"on_null_event_time": "own_range"}
+    world.land(None)
+    assert steps.run(world.process("r")).did_publish
     world.check()

@@ -63,15 +63,36 @@ def test_overwrite_of_the_planned_ranges_and_a_second_try(tmp_path: Path) -> Non
     world.check()
 
 
-def test_nothing_written_empties_the_planned_ranges(tmp_path: Path) -> None:
+def test_an_empty_commit_empties_the_planned_ranges(tmp_path: Path) -> None:
     world = World(home=tmp_path, mode="overwrite").set_up()
     world.land(0, 1)
     steps.run(world.process())
     world.land(1.5)
-    session, _ = opened(world)
+    session, branch = opened(world)
+    world.target.append(world.target_schema.empty_table(), branch=branch)
     finish(session)
     left = [r for r in world.source_rows() if r[1] is not None and not session.plan.replaced.contains(r[1])]
     world.check(rows=left)
+
+
+def test_writes_that_never_arrived_are_not_an_empty_result(tmp_path: Path) -> None:
+    for mode in ("append", "overwrite"):
+        world = World(home=tmp_path / mode, mode=mode).set_up()
+        world.land(0, 1)
+        session, _ = opened(world)
+        with pytest.raises(TransformError, match="nothing was committed to the scratch branch"):
+            steps.load(session)
+
+
+def test_writes_done_again_after_the_seal_are_what_is_published(tmp_path: Path) -> None:
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    new = world.land(0, 1)
+    session, branch = opened(world)
+    world.target.append(rows(world, new[:1]), branch=branch)
+    steps.load(session)
+    world.target.overwrite(rows(world, new), branch=branch)
+    finish(session)
+    world.check()
 
 
 def test_rows_outside_the_plan_are_refused(tmp_path: Path) -> None:
