@@ -11,7 +11,7 @@ from pyiceberg.table.snapshots import Snapshot
 from airflow_incremental.core.changes import ChangeDerivation
 from airflow_incremental.core.netting import Net
 from airflow_incremental.iceberg.manifests import ManifestReader
-from airflow_incremental.iceberg.window import Found
+from airflow_incremental.iceberg.window import Found, each_once
 
 
 @attrs.frozen(kw_only=True)
@@ -40,7 +40,7 @@ def everything(reader: ManifestReader, head: Snapshot, derivation: ChangeDerivat
 
 def live(reader: ManifestReader, manifests: Iterable[ManifestFile]) -> dict[str, Found]:
     """Return the live entries of manifests by path."""
-    entries = reader.entries(manifests, lambda e: e.status != ManifestEntryStatus.DELETED)
+    entries = each_once(reader.entries(manifests, lambda e: e.status != ManifestEntryStatus.DELETED))
     return {e.data_file.file_path: Found(e, e.snapshot_id or 0) for e in entries}
 
 

@@ -20,7 +20,7 @@ from airflow_incremental.core.watermark import SourcePosition
 from airflow_incremental.iceberg.findings import Finding, by_content, live
 from airflow_incremental.iceberg.lineage import committed_at, operation_of, starts_anew
 from airflow_incremental.iceberg.manifests import ManifestReader
-from airflow_incremental.iceberg.window import Found, dangling, read_window, row_deletes
+from airflow_incremental.iceberg.window import Found, dangling, read_window, row_deletes, sequence_of
 
 
 def lost(table: Table, base: SourcePosition, why: str) -> WatermarkLost:
@@ -142,11 +142,7 @@ def _unaccounted(
     """Return live files that are newer than a position but were added by none of the snapshots that are kept."""
     kept = {s.snapshot_id for s in newer}
     candidates = live(reader, (m for m in manifests if (m.sequence_number or 0) > sequence))
-    return {
-        p: f
-        for p, f in candidates.items()
-        if (f.entry.file_sequence_number or 0) > sequence and f.snapshot_id not in kept
-    }
+    return {p: f for p, f in candidates.items() if sequence_of(f.entry) > sequence and f.snapshot_id not in kept}
 
 
 def _newer(root: Snapshot, base: SourcePosition) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
-from pyiceberg.manifest import DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus, ManifestFile
+from pyiceberg.manifest import DataFileContent, ManifestContent, ManifestEntry, ManifestEntryStatus
 from pyiceberg.table.snapshots import Operation, Snapshot
 
+from airflow_incremental.core.errors import TableError
 from airflow_incremental.core.netting import RowDeletes, Step
 from airflow_incremental.iceberg.bounds import referenced_file
 from airflow_incremental.iceberg.lineage import operation_of
@@ -56,14 +57,12 @@ def read_window(reader: ManifestReader, snapshots: Sequence[Snapshot], *, base_s
     operations = {s.snapshot_id: operation_of(s) for s in snapshots}
     listed = [snapshots[0], *(s for s in snapshots[1:] if operations[s.snapshot_id] is not Operation.APPEND)]
     lists = dict(zip((s.snapshot_id for s in listed), reader.lists(listed), strict=True))
-    head = snapshots[0].snapshot_id
-    wanted: dict[str, ManifestFile] = {}
-    for snapshot_id, manifests in lists.items():
-        for m in manifests:
-            if m.added_snapshot_id == snapshot_id or (snapshot_id == head and m.added_snapshot_id in steps):
-                wanted[m.manifest_path] = m
+    head = {m.manifest_path: m for m in lists[snapshots[0].snapshot_id] if m.added_snapshot_id in steps}
+    others = {m.manifest_path: m for i, found in lists.items() for m in found if m.added_snapshot_id == i}
     masks: dict[str, Found] = {}
-    for entry in reader.entries(wanted.values(), lambda e: e.snapshot_id in steps):
+    for entry in each_once(reader.entries(head.values(), lambda e: e.snapshot_id in steps)):
+        _file(entry, steps, masks)
+    for entry in reader.entries((m for p, m in others.items() if p not in head), lambda e: e.snapshot_id in steps):
         _file(entry, steps, masks)
     strays = _births(reader, snapshots, steps, base_sequence=base_sequence)
     for snapshot_id, step in steps.items():
@@ -112,12 +111,12 @@ def _births(
     open_ends = [f for step in steps.values() for path, f in step.removed.items() if path not in known]
     if not open_ends:
         return {}
-    if any(not f.entry.file_sequence_number for f in open_ends):
+    if any(not sequence_of(f.entry) for f in open_ends):
         known |= _listed_births(reader, snapshots, steps)
     by_sequence = {s.sequence_number: s.snapshot_id for s in snapshots if s.sequence_number}
     strays: dict[str, Found] = {}
     for found in open_ends:
-        path, sequence = found.entry.data_file.file_path, found.entry.file_sequence_number or 0
+        path, sequence = found.entry.data_file.file_path, sequence_of(found.entry)
         if path in known or sequence <= base_sequence:
             continue
         birth = by_sequence.get(sequence)
@@ -144,6 +143,33 @@ def _listed_births(reader: ManifestReader, snapshots: Sequence[Snapshot], steps:
             steps[entry.snapshot_id].added.setdefault(path, Found(entry, entry.snapshot_id))
             found.add(path)
     return found
+
+
+def sequence_of(entry: ManifestEntry) -> int:
+    """Return the sequence number of the snapshot that added a file; 0 in format version 1.
+
+    Early writers of version 2 kept only the data's own sequence number, which is the same for rows that were never moved.
+    """
+    return entry.file_sequence_number or entry.sequence_number or 0
+
+
+def each_once(entries: Iterable[ManifestEntry]) -> Iterator[ManifestEntry]:
+    """Pass on the entries of one snapshot's manifests, in which a file must not be live twice.
+
+    :raises TableError: one is. Its rows count twice in the table, and there is no telling which of the two goes when one does.
+    """
+    live: set[str] = set()
+    for entry in entries:
+        if entry.status != ManifestEntryStatus.DELETED:
+            path = entry.data_file.file_path
+            if path in live:
+                raise TableError(
+                    f"{path} is listed twice in one snapshot, as if it had been appended by two commits",
+                    expected="each data file once",
+                    hint="delete the file from the table by its path and append it again, once",
+                )
+            live.add(path)
+        yield entry
 
 
 def row_deletes(found: Found) -> RowDeletes[Found]:

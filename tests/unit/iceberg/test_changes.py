@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 import pytest
 from pyiceberg.catalog import Catalog
+from pyiceberg.manifest import ManifestEntry
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 
@@ -281,6 +282,29 @@ def test_a_file_put_back_by_path_is_both_removed_and_added(table: Table) -> None
     commit_snapshot(table, Operation.APPEND, added=[old])
     changes = since(table, base, mode="overwrite")
     assert (len(changes.added), len(changes.removed)) == (1, 1)
+
+
+def test_a_file_that_is_listed_twice_is_refused(table: Table) -> None:
+    base = head(table).snapshot_id
+    file = write_data(table, arrow_rows(table, [(3, at(3))]))
+    commit_snapshot(table, Operation.APPEND, added=file)
+    commit_snapshot(table, Operation.APPEND, added=file)
+    for snapshot_id in (base, None):
+        with pytest.raises(TableError, match="is listed twice in one snapshot"):
+            since(table, snapshot_id)
+
+
+def test_entries_of_early_writers_tell_the_sequence_number_of_the_data_only(catalog: Catalog) -> None:
+    table = make_table(catalog, partition_by=[("hour", "ts")])
+    append(table, (1, at(0)), (2, at(1)))
+    base = head(table).snapshot_id
+    append(table, (3, at(4)))
+    table.delete("id in (1, 3)")
+    expected = since(table, base, mode="overwrite")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ManifestEntry, "file_sequence_number", None)
+        assert since(table, base, mode="overwrite") == expected
+    assert (expected.rows_added, expected.rows_removed) == (0, 1)
 
 
 def test_without_an_event_time_nothing_is_known_about_it(table: Table) -> None:
