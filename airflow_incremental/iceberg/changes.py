@@ -46,7 +46,7 @@ def detect(
     :param on_lost_watermark: ``added_only`` allows to go on from a position whose snapshot is gone.
     :param on_missing_bounds: whether the event-time column of files without bounds may be read.
     :param grain: make the ranges of changed files exact to this unit, by reading the column of files whose bounds span several;
-        in ``append`` only those of rewriting snapshots. None, and a first run, take bounds as they are.
+        in ``append`` only those of rewriting snapshots. None takes bounds as they are.
     :raises WatermarkLost: the position cannot be tied to the head.
     :raises UnknownRange: a changed file does not tell its event times.
     :raises PlanExpired: the head's snapshot is gone.

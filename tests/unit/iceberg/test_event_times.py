@@ -106,9 +106,10 @@ def test_in_append_only_rewrites_are_read(table: Table) -> None:
     assert changes.columns_read == 2
 
 
-def test_a_first_run_takes_bounds_as_they_are(table: Table) -> None:
+def test_a_first_run_is_as_exact_as_it_is_asked_to_be(table: Table) -> None:
     append(table, (1, at(2)), (2, at(9)))
-    assert since(table, None).columns_read == 0
+    assert since(table, None).changed == moments(0, 2, 9)
+    assert since(table, None, grain=None).columns_read == 0
 
 
 def test_a_removed_file_that_is_gone_falls_back_to_its_bounds(table: Table, caplog: pytest.LogCaptureFixture) -> None:
