@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def test_the_links_are_registered_twice_the_same() -> None:
 
 
 def test_the_version_is_the_distributions() -> None:
-    stated = (Path(airflow_incremental.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{airflow_incremental.__version__}"\n' in stated
+    """The package states it once; the build reads it from there."""
+    assert importlib.metadata.version("airflow-incremental") == airflow_incremental.__version__
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
