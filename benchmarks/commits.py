@@ -44,7 +44,7 @@ _MOST_COMMITS = 4
 
 def run(report: Report, home: Path, lengths: tuple[int, ...]) -> None:
     """Measure, print and judge."""
-    cases = [_measure(home / str(length), length, report.rounds) for length in lengths]
+    cases = [_measure(report, home / str(length), length) for length in lengths]
     report.table("Commits, by snapshots in the target's history (milliseconds: wall / CPU)", cases)
     growth = []
     for shorter, longer in itertools.pairwise(cases):
@@ -67,7 +67,8 @@ def run(report: Report, home: Path, lengths: tuple[int, ...]) -> None:
     )
 
 
-def _measure(home: Path, length: int, rounds: int) -> Case:
+def _measure(report: Report, home: Path, length: int) -> Case:
+    report.doing(f"{length:,} snapshots")
     world = World.make(new_catalog(home), snapshots=length)
     copies = world.copies()
 
@@ -98,7 +99,7 @@ def _measure(home: Path, length: int, rounds: int) -> Case:
             "append mode": Contender(steps.run, bound("append"), lambda process: drop(process.spec.target.table)),
             "overwrite mode": Contender(steps.run, bound("overwrite"), lambda process: drop(process.spec.target.table)),
         },
-        rounds=rounds,
+        rounds=report.rounds,
     )
     return Case(
         labels={"snapshots": length},

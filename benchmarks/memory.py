@@ -22,8 +22,6 @@ from benchmarks.worlds import SOURCE, make_target, rows
 #: Rows that are loaded.
 FULL = (1, 500_000, 2_000_000, 6_000_000)
 QUICK = (1, 20_000)
-#: Loads are long and their peaks hardly differ.
-_ROUNDS = 2
 _ROW_BYTES = 8 + 8 + 4 + 128 + 8
 _MOST_GROWTH = 1.25
 
@@ -32,9 +30,13 @@ def run(report: Report, home: Path, counts: tuple[int, ...]) -> None:
     """Measure, print and judge."""
     cases = []
     for count in counts:
+        report.doing(f"{count:,} rows")
         ways = ("session", "at once")
         found = children_in_turn(
-            {how: partial(_load, home, how, count) for how in ways}, rounds=min(_ROUNDS, report.rounds), warm_up=False
+            {how: partial(_load, home, how, count) for how in ways},
+            # Loads are long, and what is asked for is their peaks, which hardly differ.
+            rounds=1,
+            warm_up=False,
         )
         cases.append(
             Case(

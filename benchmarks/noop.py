@@ -30,7 +30,7 @@ _MOST_MS = 100
 
 def run(report: Report, home: Path, lengths: tuple[int, ...]) -> None:
     """Measure, print and judge."""
-    cases = [_own_work(home / str(length), length, report.rounds) for length in lengths]
+    cases = [_own_work(report, home / str(length), length) for length in lengths]
     report.table(
         "A run with nothing to do: own work, by snapshots in source and target (milliseconds: wall / CPU)", cases
     )
@@ -43,7 +43,8 @@ def run(report: Report, home: Path, lengths: tuple[int, ...]) -> None:
     )
 
 
-def _own_work(home: Path, length: int, rounds: int) -> Case:
+def _own_work(report: Report, home: Path, length: int) -> Case:
+    report.doing(f"{length:,} snapshots")
     World.make(new_catalog(home), snapshots=length, source_snapshots=length, new_rows=False)
     catalog = new_catalog(home)
 
@@ -56,12 +57,13 @@ def _own_work(home: Path, length: int, rounds: int) -> Case:
             "with catalog": Contender(lambda _: idle(process_of(new_catalog(home)))),
         },
         # They are short, and the aim is about them.
-        rounds=2 * rounds,
+        rounds=2 * report.rounds,
     )
     return Case(labels={"snapshots": length}, timings=timings)
 
 
 def _processes(home: Path, length: int, report: Report) -> list[Case]:
+    report.doing("task processes")
     place = home / str(length)
     store = home / "xcom.json"
     environment = {

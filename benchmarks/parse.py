@@ -2,7 +2,7 @@
 
 Airflow's DAG processor parses each file in a process of its own that has Airflow imported already, so what a file costs
 is what it imports beyond ``airflow.sdk``. Measured in a process each: ``airflow.sdk`` with the names a DAG file needs;
-the same and every public name of the package; the same and the example DAGs. ``inside`` is taken in the process, after
+the same and every public name of the package; the same and a DAG without it; the same and the example DAGs. ``inside`` is taken in the process, after
 ``airflow.sdk`` was imported; the whole processes are compared too.
 """
 
@@ -16,9 +16,9 @@ from pathlib import Path
 from benchmarks.report import Case, Report
 from benchmarks.timing import ROOT, Child, child, children_in_turn, ratio, timings_of
 
-#: Times the rounds: processes differ more than loops do.
-FULL = 2
-QUICK = 1
+#: DAG files to read besides importing the package.
+FULL = tuple(sorted((ROOT / "dags").glob("*.py")))
+QUICK = FULL[:1]
 _MOST_MS = 50
 
 _SDK = "from airflow.sdk import DAG, Asset, BaseOperator, TaskGroup, XComArg"
@@ -35,24 +35,29 @@ import airflow_incremental
 for name in airflow_incremental.__all__:
     getattr(airflow_incremental, name)
 """
+_FOUR_TASKS = """
+with DAG("plain", schedule=None):
+    for number in range(4):
+        BaseOperator(task_id=f"task_{number}")
+"""
 _EXAMPLE = "import runpy; runpy.run_path({path!r})"
 
 
-def run(report: Report, home: Path, times: int) -> None:
+def run(report: Report, home: Path, files: tuple[Path, ...]) -> None:
     """Measure, print and judge."""
     environment = {"AIRFLOW_HOME": str(home / "airflow")}
 
     def python(before: str, code: str) -> list[Child]:
         return [child("-c", _TIMED.format(before=before, code=code), environment=environment)]
 
-    files = sorted((ROOT / "dags").glob("*.py"))
     codes = {
         "airflow.sdk": ("", _SDK),
         "the package": (_SDK, _PACKAGE),
+        "a DAG of four bare operators": (_SDK, _FOUR_TASKS),
         **{f"dags/{f.name}": (_SDK, _EXAMPLE.format(path=str(f))) for f in files},
     }
     found = children_in_turn(
-        {name: partial(python, *c) for name, c in codes.items()}, rounds=times * report.rounds, warm_up=not report.quick
+        {name: partial(python, *c) for name, c in codes.items()}, rounds=report.rounds, warm_up=not report.quick
     )
     base = timings_of(found["airflow.sdk"])
     cases = []

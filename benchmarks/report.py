@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -78,6 +79,10 @@ class Report:
     rounds: int
     tables: dict[str, list[Case]] = attrs.field(factory=dict)
     aims: list[Aim] = attrs.field(factory=list)
+
+    def doing(self, what: str) -> None:
+        """Say what is being measured, where a person waits for it."""
+        print(f"  {self.name}: {what} ...", file=sys.stderr, flush=True)
 
     def table(self, title: str, cases: Iterable[Case]) -> None:
         """Take cases as a table and print it."""
