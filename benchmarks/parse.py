@@ -2,8 +2,8 @@
 
 Airflow's DAG processor parses each file in a process of its own that has Airflow imported already, so what a file costs
 is what it imports beyond ``airflow.sdk``. Measured in a process each: ``airflow.sdk`` with the names a DAG file needs;
-the same and every public name of the package; the same and a DAG without it; the same and the example DAGs. ``inside`` is taken in the process, after
-``airflow.sdk`` was imported; the whole processes are compared too.
+then every public name of the package, or a DAG without the package, or one of the example DAGs. ``inside`` is taken in
+the process, after ``airflow.sdk`` was imported; the whole processes are compared too.
 """
 
 from __future__ import annotations
