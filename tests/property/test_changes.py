@@ -49,11 +49,11 @@ def test_changes_agree_with_a_full_scan(
     for tick in ticks:
         for action in tick:
             action.do(history)
-        check_first_run(history)
         check_overwrite(history, base, before)
         check_append(history, base, before)
         check_added_only(history, base, before)
         base, before = position_of(table, head_of(table, "main")), history.rows()
+    check_first_run(history)
 
 
 def check_first_run(history: SourceHistory) -> None:

@@ -20,6 +20,7 @@ from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import position_of
 from airflow_incremental.iceberg.reads import read_added, read_files, read_ranges
+from airflow_incremental.iceberg.scan import may_hold
 from tests.support.tables import (
     append,
     append_without_bounds,
@@ -124,6 +125,25 @@ def test_files_without_bounds_are_opened_unless_their_partition_rules_them_out(t
     repartition(table, [])
     append_without_bounds(table, (8, at(3)))
     assert ids(ranges(table, span(30, 31))) == [3, 8]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "nulls", "wanted", "expected"),
+    [
+        (span(1, 2), 0, span(1, 3), True),
+        (span(1, 2), 0, span(2, 3), False),
+        (span(1, 2), 0, span(2, 3, nulls=True), False),
+        (span(1, 2), 3, span(2, 3, nulls=True), True),
+        (span(1, 2), None, span(2, 3, nulls=True), True),
+        (span(1, 2), None, span(2, 3), False),
+        (None, 0, span(2, 3), True),
+        (EventRanges(), 2, span(2, 3), False),
+    ],
+)
+def test_a_file_is_left_out_only_if_it_is_known_to_hold_nothing(
+    ranges: EventRanges | None, nulls: int | None, wanted: EventRanges, *, expected: bool
+) -> None:
+    assert may_hold(ranges, nulls, wanted) is expected
 
 
 def test_an_older_snapshot(table: Table) -> None:
