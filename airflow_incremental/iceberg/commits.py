@@ -88,7 +88,9 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             return table
         requirements = (AssertTableUUID(uuid=table.metadata.table_uuid), *change.requirements)
         try:
-            catalog.commit_table(table, requirements, change.updates)
+            # Not catalog.commit_table: this also takes the new metadata over from the answer, where another look would read the
+            # whole history again, and deletes old metadata files if the table asks for it.
+            table._do_commit(change.updates, requirements)  # noqa: SLF001  (Transaction, which may call it, drops requirements)
         except (CommitFailedException, ValueError) as error:
             if not _is_lost_race(error):
                 raise
@@ -99,7 +101,6 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             last = error
             log.warning("the catalog failed during %s on %s (%s); looking whether it landed", what, identifier, error)
         else:
-            table.refresh()
             return table
     raise CommitUnknown(
         f"{what} on {identifier!r} did not get through in {ATTEMPTS} attempts; the last answer was: {last}",
