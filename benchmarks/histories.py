@@ -8,7 +8,6 @@ measured opens, and the data files themselves, unless a caller makes them.
 
 from __future__ import annotations
 
-import io
 import struct
 import time
 import uuid
@@ -16,14 +15,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
-from pyiceberg.avro.codecs import AVRO_CODEC_KEY
-from pyiceberg.avro.encoder import BinaryEncoder
-from pyiceberg.avro.file import AvroOutputFile
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.io import OutputFile
 from pyiceberg.manifest import (
-    MANIFEST_LIST_FILE_SCHEMAS,
     DataFile,
     DataFileContent,
     FileFormat,
@@ -43,6 +37,8 @@ from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotLogEntry, Sum
 from pyiceberg.transforms import HourTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import LongType, NestedField, StringType, TimestamptzType
+
+from benchmarks.lists import Block, list_file
 
 SCHEMA = Schema(
     NestedField(1, "id", LongType(), required=False),
@@ -238,11 +234,11 @@ class _Builder:
         history, io_ = self.history, self.table.io
         first = history.snapshots - history.kept + 1
         unopened = io_.new_output(self._list_path(0))
-        older = _Block.of(list(self._older(ids[:first])), unopened)
-        younger = [_Block.of([self._manifest(n, ids[n])], unopened) for n in range(first, history.snapshots + 1)]
+        older = Block.of(list(self._older(ids[:first])), unopened)
+        younger = [Block.of([self._manifest(n, ids[n])], unopened) for n in range(first, history.snapshots + 1)]
         for position in range(-1, len(younger)):
             number = first + position
-            with _list_file(
+            with list_file(
                 io_.new_output(self._list_path(number)),
                 {
                     "snapshot-id": str(ids[number]),
@@ -315,42 +311,6 @@ class _Builder:
             )
             for i in range(self.history.count(number))
         )
-
-
-def _list_file(output: OutputFile, metadata: dict[str, str]) -> AvroOutputFile[ManifestFile]:
-    """Return an Avro file that takes manifests, as pyiceberg's own writer of manifest lists uses it."""
-    return AvroOutputFile[ManifestFile](
-        output_file=output,
-        record_schema=MANIFEST_LIST_FILE_SCHEMAS[2],
-        file_schema=MANIFEST_LIST_FILE_SCHEMAS[2],
-        schema_name="manifest_file",
-        metadata={**metadata, AVRO_CODEC_KEY: "deflate"},
-    )
-
-
-@attrs.frozen
-class _Block:
-    """Manifests encoded as one block of an Avro file, without the mark that ends it, which every file chooses anew."""
-
-    encoded: bytes
-
-    @classmethod
-    def of(cls, manifests: Sequence[ManifestFile], unopened: OutputFile) -> _Block:
-        """Encode manifests.
-
-        :param unopened: what an Avro file is made for; nothing is written to it.
-        """
-        target, listing = io.BytesIO(), _list_file(unopened, {})
-        if manifests:
-            listing.encoder = BinaryEncoder(target)
-            listing.write_block(list(manifests))
-        return cls(target.getvalue()[: -len(listing.sync_bytes)])
-
-    def write(self, listing: AvroOutputFile[ManifestFile]) -> None:
-        """Write the block to a list."""
-        if self.encoded:
-            listing.encoder.write(self.encoded)
-            listing.encoder.write(listing.sync_bytes)
 
 
 def _hours(first: int, last: int) -> PartitionFieldSummary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
@@ -13,6 +13,8 @@ from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import TableRequirement, TableUpdate
 
 from benchmarks.histories import CATALOG, new_catalog, places
+
+Result = TypeVar("Result")
 
 
 class CountingFileIO(PyArrowFileIO):
@@ -26,14 +28,14 @@ class CountingFileIO(PyArrowFileIO):
         return super().new_input(location)
 
 
-def reads_of(home: Path, identifier: str, work: Callable[[Table], object]) -> int:
-    """Return how many files work on a newly loaded table opens, the table's own metadata file left out."""
+def reads_of(home: Path, identifier: str, work: Callable[[Table], Result]) -> tuple[int, Result]:
+    """Return how many files work on a newly loaded table opens, and what it returns; loading the table does not count."""
     catalog = new_catalog(home, **{"py-io-impl": f"{CountingFileIO.__module__}.{CountingFileIO.__name__}"})
     table = catalog.load_table(identifier)
     clear_manifest_cache()
     CountingFileIO.opened.clear()
-    work(table)
-    return len(CountingFileIO.opened)
+    result = work(table)
+    return len(CountingFileIO.opened), result
 
 
 class CountingCatalog(SqlCatalog):
