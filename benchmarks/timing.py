@@ -7,6 +7,7 @@ and CPU time (user and system, all threads), which does not count waiting for ot
 from __future__ import annotations
 
 import gc
+import json
 import os
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ import attrs
 
 #: Root of the repository, where children find this package and the one that is measured.
 ROOT = Path(__file__).resolve().parent.parent
+_LAUNCHER = Path(__file__).with_name("launch.py")
 
 
 @attrs.frozen(kw_only=True)
@@ -115,27 +117,25 @@ def child(*arguments: str, environment: Mapping[str, str] | None = None) -> Chil
     :raises RuntimeError: it failed.
     """
     variables = {**os.environ, **(environment or {}), "PYTHONPATH": str(ROOT)}
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+    with tempfile.TemporaryDirectory(prefix="child-") as place:
+        output, errors, result = (Path(place) / name for name in ("output", "errors", "result"))
         started = time.perf_counter()
-        process = subprocess.Popen(  # noqa: S603  (this interpreter, with arguments made here)
-            [sys.executable, *arguments], cwd=ROOT, env=variables, stdout=output, stderr=errors
-        )
-        # Not process.wait(): only this call tells what the child used.
-        _, status, usage = os.wait4(process.pid, 0)
+        with output.open("w") as stdout, errors.open("w") as stderr:
+            subprocess.run(  # noqa: S603  (this interpreter, with arguments made here)
+                [sys.executable, "-S", str(_LAUNCHER), str(result), sys.executable, *arguments],
+                cwd=ROOT,
+                env=variables,
+                stdout=stdout,
+                stderr=stderr,
+                check=True,
+            )
         wall = time.perf_counter() - started
-        process.returncode = os.waitstatus_to_exitcode(status)
-        for stream in (output, errors):
-            stream.seek(0)
-        printed, complaint = output.read(), errors.read()
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(arguments)[:200]} ended with status {process.returncode}:\n{complaint[-4000:]}")
-    scale = 1 if sys.platform == "darwin" else 1024
-    return Child(
-        wall=wall,
-        cpu=usage.ru_utime + usage.ru_stime,
-        peak_mib=usage.ru_maxrss * scale / 2**20,
-        output=printed,
-    )
+        used = json.loads(result.read_text())
+        if used["status"]:
+            raise RuntimeError(
+                f"{' '.join(arguments)[:200]} ended with status {used['status']}:\n{errors.read_text()[-4000:]}"
+            )
+        return Child(wall=wall, cpu=used["cpu"], peak_mib=used["peak"] / 2**20, output=output.read_text())
 
 
 def timings_of(children: Sequence[Child]) -> Timings:
