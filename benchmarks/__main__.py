@@ -36,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    # What sessions and pyiceberg say to people on call would be between the tables.
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
     for name in options.names or NAMES:
         started = time.perf_counter()
         print(f"\n== {name}: {NAMES[name]}")
@@ -54,4 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # What sessions and pyiceberg say to people on call would be between the tables. Here: it is a process's choice.
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
     main()
