@@ -9,8 +9,6 @@ import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
@@ -19,6 +17,7 @@ from airflow_incremental.core.changes import FileChange
 from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Grain
 from airflow_incremental.iceberg.bounds import EventColumn, half_open, moment_of
 from airflow_incremental.iceberg.columns import ColumnReader
+from airflow_incremental.iceberg.rows import row_batches
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +74,7 @@ class TimesReader:
             s for s in self.table.metadata.schemas if any(f.field_id == self.column.field_id for f in s.fields)
         )
         field = schema.find_field(self.column.field_id)
-        read = ArrowScan(self.table.metadata, self.table.io, Schema(field), AlwaysTrue()).to_table([FileScanTask(file)])
+        read = row_batches(self.table, Schema(field), [FileScanTask(file)]).read_all()
         return _micros(read.column(0))
 
 

@@ -1,16 +1,15 @@
 """What a session reads from a source, bound to exact files: added rows, whole ranges at a snapshot, or given files.
 
 Local Parquet files whose columns an engine can find by field id are handed over as paths; everything else (row-level
-deletes, remote storage, evolved nested columns) comes as record batches through pyiceberg, one batch at a time.
+deletes, remote storage, evolved nested columns) comes as record batches, one batch at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 
-import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan, _read_all_delete_files, schema_to_pyarrow
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
@@ -24,6 +23,7 @@ from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
 from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.parallel import in_parallel
+from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.scan import added_tasks, live_tasks
 
 
@@ -97,19 +97,18 @@ def _source_read(
     keep: EventRanges | None = None,
     drop: EventRanges | None = None,
 ) -> SourceRead:
-    arrow_schema = schema_to_pyarrow(schema, include_field_ids=False)
     plain, rest = _split(table, schema, tasks)
     parts = []
     if plain:
         paths = tuple(path for _, path in plain)
-        opener = _opener(table, schema, arrow_schema, [t for t, _ in plain])
-        parts.append(ReadPart(paths=paths, batches=opener, keep=keep, drop=drop))
+        batches = partial(row_batches, table, schema, [t for t, _ in plain])
+        parts.append(ReadPart(paths=paths, batches=batches, keep=keep, drop=drop))
     if rest:
-        parts.append(ReadPart(paths=None, batches=_opener(table, schema, arrow_schema, rest), keep=keep, drop=drop))
+        parts.append(ReadPart(paths=None, batches=partial(row_batches, table, schema, rest), keep=keep, drop=drop))
     column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
     return SourceRead(
         name=name,
-        schema=arrow_schema,
+        schema=schema_to_pyarrow(schema, include_field_ids=False),
         field_ids=tuple(f.field_id for f in schema.fields),
         parts=tuple(parts),
         event_time=None if column is None else schema.find_column_name(column.field_id),
@@ -149,23 +148,3 @@ def _split(
         else:
             plain.append((task, path))
     return plain, rest
-
-
-def _opener(
-    table: Table, schema: Schema, arrow_schema: pa.Schema, tasks: Sequence[FileScanTask]
-) -> Callable[[], pa.RecordBatchReader]:
-    """Return what opens a new stream of the files' rows, row-level deletes and schema evolution applied."""
-
-    def stream() -> Iterator[pa.RecordBatch]:
-        scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
-        deletes = _read_all_delete_files(table.io, tasks)
-        for task in tasks:
-            # Not the public to_record_batches: it starts all files at once and holds what they give until it is asked
-            # for.
-            for batch in scan._record_batches_from_scan_tasks_and_deletes([task], deletes):  # noqa: SLF001
-                yield pa.RecordBatch.from_arrays(
-                    [column.cast(field.type) for column, field in zip(batch.columns, arrow_schema, strict=True)],
-                    schema=arrow_schema,
-                )
-
-    return lambda: pa.RecordBatchReader.from_batches(arrow_schema, stream())

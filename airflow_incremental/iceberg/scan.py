@@ -90,6 +90,17 @@ def live_tasks(
     return [deletes.task(e.data_file, e.sequence_number or 0) for e in data]
 
 
+def row_deletes(table: Table, snapshot: Snapshot) -> RowDeletesIndex:
+    """Return the row-level deletes that are live in a snapshot."""
+    reader = ManifestReader(table.io)
+    (manifests,) = reader.lists([snapshot])
+    deletes = RowDeletesIndex(table)
+    wanted = [m for m in manifests if m.content == ManifestContent.DELETES]
+    for entry in reader.entries(wanted, lambda e: e.status != ManifestEntryStatus.DELETED):
+        deletes.add(entry.data_file, entry.sequence_number or 0)
+    return deletes
+
+
 def added_tasks(
     table: Table,
     added: Sequence[FileChange],

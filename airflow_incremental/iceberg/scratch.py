@@ -10,17 +10,17 @@ import uuid
 from typing import TYPE_CHECKING
 
 import pyarrow.compute as pc
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestEntry
 from pyiceberg.table import FileScanTask
 
 from airflow_incremental.core.errors import TransformError
+from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.masks import inside
 from airflow_incremental.iceberg.replace import holds
+from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.seal import Output
 
 if TYPE_CHECKING:
@@ -100,50 +100,45 @@ def _check(
             f"the table's spec {table.metadata.default_spec_id}",
             "write under the current spec",
         )
-    if plan.reads_added_rows and not plan.replaced:
-        if removed:
-            raise _refused(
-                branch,
-                f"{len(removed)} files of main were removed",
-                "added files only in mode 'append'",
-                "append instead",
-            )
-        return
+    if plan.reads_added_rows and not plan.replaced and removed:
+        raise _refused(
+            branch,
+            f"{len(removed)} files of main were removed",
+            "added files only in mode 'append'",
+            "append instead",
+        )
     ranges = plan.replaced.coalesce(4)
     for entry in removed:
-        if _outside_rows(table, spec, plan, entry.data_file, whole=False):
+        if _outside_rows(table, spec, plan, entry.data_file, within=plan.replaced):
             raise _refused(
                 branch,
                 f"{entry.data_file.file_path} was removed, which holds rows outside the planned ranges ({ranges})",
                 "changes within the planned ranges and scope",
                 "overwrite whole partitions of the plan's ranges, which the session's 'ranges' list",
             )
+    # Added rows may have any event time: they land where they belong.
+    within = EventRanges.everything() if plan.reads_added_rows else plan.replaced
     for entry in added:
-        rows = _outside_rows(table, spec, plan, entry.data_file, whole=True)
+        rows = _outside_rows(table, spec, plan, entry.data_file, within=within)
         if rows:
+            where = "scope" if plan.reads_added_rows else f"planned ranges ({ranges}) or scope"
             raise _refused(
                 branch,
-                f"{rows:,} rows of {entry.data_file.file_path} lie outside the planned ranges ({ranges}) or scope",
+                f"{rows:,} rows of {entry.data_file.file_path} lie outside the {where}",
                 "rows within the planned ranges and scope",
-                "filter the output by the session's 'ranges'",
+                "filter the output by the session's 'ranges' and the process's scope",
             )
 
 
-def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *, whole: bool) -> int:
-    """Count a file's rows outside the replaced set, by its bounds or, where they cannot tell, by reading it.
-
-    :param whole: whether ``append`` may add rows outside (then nothing is outside).
-    """
-    if whole and plan.reads_added_rows:
-        return 0
+def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *, within: EventRanges) -> int:
+    """Count a file's rows outside ranges and the plan's scope, by its bounds or, where they cannot tell, by reading it."""
     column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
-    held = holds(table, file, file.spec_id, column=column, ranges=plan.replaced, scope=plan.scope)
+    held = holds(table, file, file.spec_id, column=column, ranges=within, scope=plan.scope)
     if held is not None:
         return 0 if held else file.record_count
-    schema = table.schema()
-    batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches([FileScanTask(file)])
+    batches = row_batches(table, table.schema(), [FileScanTask(file)])
     return sum(
-        batch.num_rows - (pc.sum(inside(batch, spec.target.event_time, plan.replaced, plan.scope)).as_py() or 0)
+        batch.num_rows - (pc.sum(inside(batch, spec.target.event_time, within, plan.scope)).as_py() or 0)
         for batch in batches
     )
 

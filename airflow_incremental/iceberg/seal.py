@@ -15,10 +15,8 @@ import attrs
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus
-from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
@@ -41,6 +39,8 @@ from airflow_incremental.iceberg.lineage import position_of
 from airflow_incremental.iceberg.locks import Begin, check_base, check_owned
 from airflow_incremental.iceberg.masks import inside
 from airflow_incremental.iceberg.replace import Touched, holds, live_in
+from airflow_incremental.iceberg.rows import row_batches
+from airflow_incremental.iceberg.scan import RowDeletesIndex, row_deletes
 from airflow_incremental.iceberg.state import SEALED
 from airflow_incremental.iceberg.writer import write
 
@@ -147,9 +147,10 @@ def seal(
             return None
         dropped: list[LiveFile] = []
         kept: list[DataFile] = []
+        deletes = row_deletes(table, head)
         touched = live_in(table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope)
         for item in touched:
-            rest = _outside(table, spec, plan, item=item, done=rewritten, kept_id=kept_id)
+            rest = _outside(table, spec, plan, item=item, deletes=deletes, done=rewritten, kept_id=kept_id)
             if rest is None:
                 continue
             dropped.append(item.live)
@@ -274,6 +275,7 @@ def _outside(
     plan: Plan,
     *,
     item: Touched,
+    deletes: RowDeletesIndex,
     done: dict[str, tuple[DataFile, ...] | None],
     kept_id: uuid.UUID,
 ) -> tuple[DataFile, ...] | None:
@@ -297,24 +299,9 @@ def _outside(
             if found < batch.num_rows:
                 yield batch.filter(pc.invert(mask))
 
-    schema = table.schema()
-    batches = ArrowScan(table.metadata, table.io, schema, AlwaysTrue()).to_record_batches(
-        [_task(table, item.live.file)]
-    )
-    arrow_schema = schema.as_arrow()
-    reader = pa.RecordBatchReader.from_batches(arrow_schema, (_cast(b, arrow_schema) for b in rest()))
+    task = deletes.task(item.live.file, item.live.entry.sequence_number or 0)
+    batches = row_batches(table, table.schema(), [task])
+    reader = pa.RecordBatchReader.from_batches(batches.schema, rest())
     written = write(table, reader, write_id=uuid.uuid5(kept_id, path), check=None)
     done[path] = written.files if inner else None
     return done[path]
-
-
-def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([batch.column(f.name).cast(f.type) for f in schema], schema=schema)
-
-
-def _task(table: Table, file: DataFile) -> FileScanTask:
-    """Return the scan task of one live file, with the delete files that apply to it."""
-    head = table.current_snapshot()
-    if head is None or all(m.content == ManifestContent.DATA for m in head.manifests(table.io)):
-        return FileScanTask(file)
-    return next(t for t in table.scan().plan_files() if t.file.file_path == file.file_path)

@@ -108,6 +108,22 @@ def test_rows_outside_the_plan_are_refused(tmp_path: Path) -> None:
     assert world.target_rows() == before
 
 
+def test_appended_rows_outside_the_scope_are_refused(tmp_path: Path) -> None:
+    fields = (("identity", "region"), ("hour", "ts"))
+    for region, refused in (("us", True), ("eu", False)):
+        world = World(home=tmp_path / region, target_fields=fields, scope={"region": "eu"}).set_up()
+        new = world.land(0, 1, region=region)
+        session, branch = opened(world)
+        world.target.append(rows(world, new), branch=branch)
+        if refused:
+            with pytest.raises(TransformError, match=r"1 rows of .* lie outside the scope"):
+                steps.load(session)
+            assert not world.target_rows()
+        else:
+            finish(session)
+            world.check()
+
+
 def test_removing_more_than_the_plan_is_refused(tmp_path: Path) -> None:
     for mode in ("append", "overwrite"):
         world = World(home=tmp_path / mode, mode=mode).set_up()
