@@ -55,19 +55,21 @@ PARTITIONING = PartitionSpec(
 
 @attrs.frozen
 class Lakehouse:
-    """A catalog in one SQLite file and a warehouse beside it.
+    """A catalog in a SQL database and a warehouse in a folder.
 
-    :param folder: absolute folder that holds both; made when it is missing.
+    :param folder: absolute folder of the warehouse; made when it is missing.
+    :param uri: SQLAlchemy URL of the catalog's database; default is a SQLite file in the folder.
     """
 
     folder: Path
+    uri: str | None = None
 
     @property
     def properties(self) -> dict[str, str]:
         """Return the properties of the catalog, as pyiceberg takes them."""
         return {
             "type": "sql",
-            "uri": f"sqlite:///{self.folder / 'catalog.db'}",
+            "uri": self.uri or f"sqlite:///{self.folder / 'catalog.db'}",
             "warehouse": (self.folder / "warehouse").as_uri(),
         }
 

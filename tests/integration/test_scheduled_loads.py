@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from pyiceberg.catalog import Catalog
 
@@ -16,8 +17,10 @@ from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.state import published
 from demo.landing import Lakehouse
 from demo.stack import AirflowStack
+from tests.integration.postgres import PostgresServer
 from tests.support.world import EVENTS, SOURCE, World, create, hour, rows_table
 
+DAGS = Path(__file__).parent / "dags"
 LOADS = {"scheduled_fused": ("mart.fused", "load"), "scheduled_group": ("mart.grouped", "load.load")}
 _next = iter(range(1, 10_000))
 
@@ -152,3 +155,20 @@ def test_a_cleared_run_restates_and_the_watermark_stays(loads: Loads) -> None:
     assert after.session != before.session
     assert after.watermark == before.watermark
     loads.check(dag_id)
+
+
+def test_airflow_and_the_catalog_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
+    """What production has: Airflow's own database and the Iceberg catalog in PostgreSQL; a load is killed and recovers."""
+    lakehouse = Lakehouse(tmp_path / "lakehouse", uri=postgres.create_database("catalog", driver="psycopg2"))
+    database = postgres.create_database("airflow", driver="psycopg2")
+    (tmp_path / "work").mkdir()
+    with AirflowStack(
+        home=tmp_path / "airflow", dags=DAGS, database=database, environment=lakehouse.connection()
+    ) as stack:
+        assert "postgresql" in stack.airflow("config", "get-value", "database", "sql_alchemy_conn")
+        kill_and_recover(Loads(stack, lakehouse, tmp_path / "work"), "scheduled_group")
+        processes = stack.processes()
+        assert len(processes) > 4
+    gone, alive = psutil.wait_procs(processes, timeout=5)
+    assert alive == [], "the stack leaves nothing when it stops"
+    assert gone

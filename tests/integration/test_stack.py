@@ -7,16 +7,12 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from demo.rest import AirflowError
 from demo.stack import AirflowStack, StackError
-
-if TYPE_CHECKING:
-    from tests.integration.postgres import PostgresServer
 
 DAGS = Path(__file__).parent / "dags"
 PROBE = "stack_probe"
@@ -31,24 +27,18 @@ def start_probe(stack: AirflowStack, folder: Path) -> tuple[str, int]:
     return run_id, pid
 
 
-def kill_and_recover(stack: AirflowStack, folder: Path) -> str:
-    """Kill the sleeper's first try; return the id of the run, which has recovered."""
-    run_id, pid = start_probe(stack, folder)
-    task, parent = (int(part) for part in (folder / "try-1").read_text().split())
+def test_killed_task_is_retried_and_the_run_succeeds(airflow_stack: AirflowStack, tmp_path: Path) -> None:
+    client = airflow_stack.client
+    run_id, pid = start_probe(airflow_stack, tmp_path)
+    task, parent = (int(part) for part in (tmp_path / "try-1").read_text().split())
     assert pid == task, "the process that runs the task's code, as it says itself"
     assert psutil.pid_exists(parent), "its supervisor"
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic()
-    stack.client.wait_for_task(PROBE, run_id, "sleeper", states={"success"}, try_number=2)
+    client.wait_for_task(PROBE, run_id, "sleeper", states={"success"}, try_number=2)
     assert time.monotonic() - killed < 20, "the retry did not wait for a missing heartbeat"
     assert psutil.pid_exists(parent), "its supervisor lives on"
-    assert stack.client.wait_for_run(PROBE, run_id) == "success"
-    return run_id
-
-
-def test_killed_task_is_retried_and_the_run_succeeds(airflow_stack: AirflowStack, tmp_path: Path) -> None:
-    run_id = kill_and_recover(airflow_stack, tmp_path)
-    client = airflow_stack.client
+    assert client.wait_for_run(PROBE, run_id) == "success"
     tasks = {t.task_id: t for t in client.tasks(PROBE, run_id)}
     assert (tasks["sleeper"].try_number, tasks["after"].try_number) == (2, 1)
     assert client.xcom(PROBE, run_id, "sleeper") == {"attempt": 2, "conf": {"folder": str(tmp_path)}}
@@ -111,19 +101,6 @@ def test_missing_dag_names_the_file_that_cannot_be_imported(airflow_stack: Airfl
     assert airflow_stack.client.import_errors() == {}
     with pytest.raises(AirflowError, match="waited 1 s in vain for DAG 'no_such_dag' to be read"):
         airflow_stack.client.unpause("no_such_dag", timeout=1)
-
-
-def test_airflow_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
-    (tmp_path / "work").mkdir()
-    database = postgres.create_database("airflow", driver="psycopg2")
-    with AirflowStack(home=tmp_path / "airflow", dags=DAGS, database=database) as stack:
-        assert "postgresql" in stack.airflow("config", "get-value", "database", "sql_alchemy_conn")
-        kill_and_recover(stack, tmp_path / "work")
-        processes = stack.processes()
-        assert len(processes) > 4
-    gone, alive = psutil.wait_procs(processes, timeout=5)
-    assert alive == []
-    assert gone
 
 
 def test_component_that_fails_is_named_with_the_end_of_its_log(tmp_path: Path) -> None:

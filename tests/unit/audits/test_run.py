@@ -216,7 +216,7 @@ def test_columns_that_sql_takes_for_one_are_refused() -> None:
         "WITH r AS (FROM rows) SELECT a.*, b.id FROM r a JOIN r b USING (delay) WHERE a.id = 3",
         "SELECT id FROM rows GROUP BY id HAVING count(*) > 1 UNION ALL SELECT 7",
         "SELECT * FROM rows WHERE plane.tail LIKE 'N%' AND delay > 0",
-        "SELECT * FROM rows WHERE 'a;b' <> '--' AND left_at >= TIMESTAMPTZ '2013-01-01 02:00+00'",
+        "SELECT * FROM rows WHERE 'a;b' <> '--' AND left_at >= TIMESTAMPTZ '2013-01-01 02:00:00+00'",
     ],
 )
 def test_own_sql_in_many_shapes(sql: str) -> None:
