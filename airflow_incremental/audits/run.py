@@ -9,7 +9,6 @@ An audit that cannot be run to its end raises; it never passes.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditRe
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import open_connection
+from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.engines.worker import Worker
 
 #: Sample rows travel through XCom and logs; more than this belong into a query of one's own.
@@ -40,7 +40,7 @@ def run_audits(
     snapshot_id: int,
     samples: int = 0,
     memory_limit: str | None = None,
-    work_dir: str | Path | None = None,
+    work_dir: Path | None = None,
 ) -> AuditReport:
     """Audit the rows of ``read`` and report what was found.
 
@@ -50,7 +50,7 @@ def run_audits(
     :param samples: how many offending rows to put into each result. They may hold personal data and travel through
         XCom and logs, so the default is none; no message or error holds a value of a row either way.
     :param memory_limit: what DuckDB may use, such as ``"2GB"``; beyond it it spills to ``work_dir``.
-    :param work_dir: directory for DuckDB's temporary files; None makes one and removes it.
+    :param work_dir: where DuckDB's temporary files live while it runs; default is the system's.
     :returns: the report; failed audits do not raise here (see ``AuditReport.raise_if_failed``).
     :raises ArgumentError: for audits that are none or share a name.
     :raises AuditFailed: for an audit that does not fit the rows (unknown column, type that cannot be compared, broken
@@ -84,12 +84,10 @@ def run_audits(
 
 
 @contextmanager
-def _connection(memory_limit: str | None, work_dir: str | Path | None) -> Iterator[Worker]:
+def _connection(memory_limit: str | None, work_dir: Path | None) -> Iterator[Worker]:
     """Open a connection that an exception in this thread, such as Airflow's timeout, stops in the middle of a query."""
-    if work_dir is not None:
-        Path(work_dir).mkdir(parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="audit-", dir=work_dir) as directory,
+        work_directory(work_dir, "audit") as directory,
         closing(Worker(open_connection(directory, memory_limit=memory_limit))) as worker,
     ):
         yield worker

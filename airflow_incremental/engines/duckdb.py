@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from airflow_incremental.engines.columns import columns_of
 from airflow_incremental.engines.relations import bind, bind_ranges, open_connection
 from airflow_incremental.engines.streams import arrow_rows, relation_rows
 from airflow_incremental.engines.transform import Transform, order_terms, produce, translate
+from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.engines.worker import Worker
 
 
@@ -114,9 +114,7 @@ class DuckDBEngine:
     @contextmanager
     def _bound(self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None) -> Iterator[Worker]:
         """Open a database in which every read is bound to its name."""
-        if work_dir is not None:
-            Path(work_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="engine-", dir=work_dir) as directory:
+        with work_directory(work_dir, "load") as directory:
             con = open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
             with self._working(con) as worker:
                 try:
