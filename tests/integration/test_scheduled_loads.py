@@ -17,7 +17,6 @@ from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.state import published
 from demo.landing import Lakehouse
 from demo.stack import AirflowStack
-from tests.integration.postgres import PostgresServer
 from tests.support.world import EVENTS, SOURCE, World, create, hour, rows_table
 
 DAGS = Path(__file__).parent / "dags"
@@ -157,18 +156,15 @@ def test_a_cleared_run_restates_and_the_watermark_stays(loads: Loads) -> None:
     loads.check(dag_id)
 
 
-def test_airflow_and_the_catalog_on_postgresql(postgres: PostgresServer, tmp_path: Path) -> None:
-    """What production has: Airflow's own database and the Iceberg catalog in PostgreSQL; a load is killed and recovers."""
-    lakehouse = Lakehouse(tmp_path / "lakehouse", uri=postgres.create_database("catalog", driver="psycopg2"))
-    database = postgres.create_database("airflow", driver="psycopg2")
+def test_airflow_and_the_catalog_on_sqlite(tmp_path: Path) -> None:
+    """What one machine has with nothing set up: a load is killed and recovers, and nothing is left when Airflow stops."""
+    lakehouse = Lakehouse(tmp_path / "lakehouse")
     (tmp_path / "work").mkdir()
-    with AirflowStack(
-        home=tmp_path / "airflow", dags=DAGS, database=database, environment=lakehouse.connection()
-    ) as stack:
-        assert "postgresql" in stack.airflow("config", "get-value", "database", "sql_alchemy_conn")
+    with AirflowStack(home=tmp_path / "airflow", dags=DAGS, environment=lakehouse.connection()) as stack:
+        assert "sqlite" in stack.airflow("config", "get-value", "database", "sql_alchemy_conn")
         kill_and_recover(Loads(stack, lakehouse, tmp_path / "work"), "scheduled_group")
         processes = stack.processes()
         assert len(processes) > 4
     gone, alive = psutil.wait_procs(processes, timeout=5)
-    assert alive == [], "the stack leaves nothing when it stops"
+    assert alive == []
     assert gone
