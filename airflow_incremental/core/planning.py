@@ -85,9 +85,10 @@ def make_plan(
         moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
         old = any(f.position_is_old for f in sources.values())
         forced = published is None and any(f.from_now for f in sources.values())
-        if not moved or not (old or forced or _completes(published, watermark)):
+        again = _again(published)
+        if again is None and not (moved and (old or forced or _completes(published, watermark))):
             return NothingToDo(reason=_idle(published, sources), published=published)
-        kind, reason = "positions", "only the watermark moves"
+        kind, reason = "positions", again or "only the watermark moves"
     before = published.watermark.complete_through if published is not None and reload is None else None
     return Plan(
         process=spec.process,
@@ -270,6 +271,13 @@ def _seen(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
     before = facts.base.seen_through if facts.base is not None else None
     known = [m for m in (latest, before) if m is not None]
     return attrs.evolve(facts.pinned, seen_through=max(known) if known else None)
+
+
+def _again(published: Published | None) -> str | None:
+    """Say why a watermark has to be published again although no source changed; None if it need not be."""
+    if published is not None and not published.anchored:
+        return "expiry has cut the target's history, so the watermark is put on its head again"
+    return None
 
 
 def _completes(published: Published | None, watermark: Watermark) -> bool:

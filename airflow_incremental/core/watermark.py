@@ -100,3 +100,6 @@ class Published:
     ranges: tuple[str, ...] = ()
     #: Everything the summary says of the session (rows, late rows, files), for reports.
     summary: Mapping[str, str] = attrs.field(factory=dict, eq=False)
+    #: Whether the kept history of ``main`` shows the snapshot. If not, it had to be proven from what the next compaction or
+    #: clean-up may take away, so the watermark should be published again.
+    anchored: bool = attrs.field(default=True, eq=False)

@@ -29,10 +29,11 @@ from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit, discard
+from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.locks import Begin, check_base, check_owned, check_scopes
 from airflow_incremental.iceberg.refs import removal, session_refs
 from airflow_incremental.iceberg.seal import Output, Sealed, check_shape, summary_of
-from airflow_incremental.iceberg.state import is_publish_of, main_lineage, published_by, state_value
+from airflow_incremental.iceberg.state import is_publish_of, published_by, state_value
 
 
 class MainMoved(Exception):

@@ -2,18 +2,18 @@
 
 The truth is the newest snapshot on ``main``'s lineage that a session of the process published: roll ``main`` back and the watermark
 rolls back with it. The table property repeats it for people and outlives the snapshot's expiry; the tag keeps the snapshot from
-being expired. A property whose snapshot cannot be shown to be part of ``main`` is a lost watermark, never a first run.
+being expired. Where expiry has cut the lineage, earlier metadata or live files have to show that the snapshot is part of ``main``;
+if they do not, the watermark is lost, and that is never a first run.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
+import attrs
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
-from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_incremental.core.errors import WatermarkLost
@@ -21,19 +21,9 @@ from airflow_incremental.core.plan import Owner
 from airflow_incremental.core.watermark import Published, Watermark
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
+from airflow_incremental.iceberg.history import expired_lineage, main_lineage
 
 SEALED = "sealed"
-
-
-def main_lineage(table: Table) -> Iterator[Snapshot]:
-    """Yield the snapshots of ``main`` from its head back, as far as they are kept."""
-    index = snapshot_index(table)
-    ref = table.metadata.refs.get(MAIN_BRANCH)
-    current = index.get(ref.snapshot_id) if ref else None
-    while current is not None:
-        yield current
-        parent = current.parent_snapshot_id
-        current = index.get(parent) if parent is not None else None
 
 
 def published(table: Table, process: str) -> Published | None:
@@ -41,28 +31,33 @@ def published(table: Table, process: str) -> Published | None:
 
     :raises WatermarkLost: something says it did, but it cannot be shown to be part of ``main``.
     """
-    for snapshot in main_lineage(table):
-        if is_publish_of(snapshot, process):
-            return published_by(snapshot)
+    oldest: Snapshot | None = None
+    for oldest in main_lineage(table):
+        if is_publish_of(oldest, process):
+            return published_by(oldest)
     stored = table.metadata.properties.get(naming.state_property(process))
     tag = table.metadata.refs.get(naming.watermark_tag(process))
     if stored is None and tag is None:
         return None
     claim = json.loads(stored) if stored is not None else None
-    index = snapshot_index(table)
-    snapshot_id = claim["snapshot"] if claim is not None else (tag.snapshot_id if tag is not None else None)
     if claim is not None and claim["table_uuid"] != str(table.metadata.table_uuid):
         raise _lost(table, process, f"belongs to a table with uuid {claim['table_uuid']}, which this one replaced")
-    if snapshot_id is None or not _is_part_of_main(table, snapshot_id):
+    for oldest in expired_lineage(table):
+        if is_publish_of(oldest, process):
+            return attrs.evolve(published_by(oldest), anchored=False)
+    snapshot_id = claim["snapshot"] if claim is not None else (tag.snapshot_id if tag is not None else None)
+    # Java's expiry leaves the parent's id where the parent is gone.
+    follows = oldest is not None and oldest.parent_snapshot_id == snapshot_id
+    if snapshot_id is None or not (follows or _has_live_files(table, snapshot_id)):
         raise _lost(
             table,
             process,
-            f"names snapshot {snapshot_id}, which is not on the lineage of 'main' and has no file left in it "
-            "(rolled back, replaced, or expired with every file it added)",
+            f"names snapshot {snapshot_id}, which is not on the lineage of 'main' as far as that is kept or as earlier metadata "
+            "tells it, and has no file left in it (rolled back, replaced, or expired with every file it added)",
         )
-    kept = index.get(snapshot_id)
+    kept = snapshot_index(table).get(snapshot_id)
     if kept is not None and is_publish_of(kept, process):
-        return published_by(kept)
+        return attrs.evolve(published_by(kept), anchored=False)
     if claim is None:
         raise _lost(table, process, "is missing and the tagged snapshot does not hold it")
     return Published(
@@ -70,6 +65,7 @@ def published(table: Table, process: str) -> Published | None:
         snapshot_id=snapshot_id,
         watermark=Watermark.from_json(claim["watermark"]),
         owner=claim.get("owner", {}),
+        anchored=False,
     )
 
 
@@ -146,8 +142,8 @@ def other_processes(table: Table, process: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _is_part_of_main(table: Table, snapshot_id: int) -> bool:
-    """Say whether something that ``snapshot_id`` added is live on ``main``: the proof left when the lineage is cut by expiry."""
+def _has_live_files(table: Table, snapshot_id: int) -> bool:
+    """Say whether something that ``snapshot_id`` added is live on ``main``: proof enough, until the files are compacted."""
     head = table.current_snapshot()
     if head is None:
         return False

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_incremental.core.errors import NullEventTime, SourceRewritten, WatermarkLost
-from airflow_incremental.iceberg.state import is_publish_of, main_lineage, published
+from airflow_incremental.iceberg.history import main_lineage
+from airflow_incremental.iceberg.state import is_publish_of, published
 from airflow_incremental.sessions import steps
 from tests.property.histories import (
     Expire,
