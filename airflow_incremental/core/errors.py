@@ -57,6 +57,10 @@ class WatermarkLost(IncrementalError):
     retryable = False
 
 
+class DeclarationChanged(WatermarkLost):
+    """The watermark speaks of other rows than the process declares now: of a smaller scope, or by another event-time column."""
+
+
 class SourceRewritten(IncrementalError):
     """Rows already consumed were changed or removed in the source of an ``append`` process."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import attrs
 
 from airflow_incremental.core.changes import ChangeSet, FileChange, unknown_range
+from airflow_incremental.core.declared import narrowed
 from airflow_incremental.core.errors import NullEventTime, SourceRewritten
 from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EventRanges, Grain
@@ -23,11 +24,12 @@ DEFAULT_GRAIN = Grain.HOUR
 
 @attrs.frozen(kw_only=True)
 class TargetFacts:
-    """What planning needs to know of the target. ``main`` is its head."""
+    """What planning needs to know of the target. ``main`` is its head, ``event_field`` the column whose ranges are replaced."""
 
     table_uuid: str
     main: int
     grain: Grain | None
+    event_field: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -73,19 +75,25 @@ def make_plan(
     grain = target.grain or DEFAULT_GRAIN
     parts = {name: _source_part(spec, name, facts, grain) for name, facts in sources.items()}
     positions = {name: _seen(facts, parts[name].plan, grain) for name, facts in sources.items()}
-    watermark = Watermark(positions=positions, complete_through=complete_through(positions))
+    watermark = Watermark(
+        positions=positions,
+        complete_through=complete_through(positions),
+        scope=spec.target.scope,
+        event_field=target.event_field,
+    )
+    less = narrowed(spec, published)
     affected = EventRanges.union_of(p.affected for p in parts.values())
     replaced = EventRanges.union_of(p.replaced for p in parts.values())
     kind: PlanKind = "load"
     if reload is not None:
         kind, affected, replaced, reason = "reload", EventRanges.everything(), EventRanges.everything(), reload
     elif affected or any(p.plan.rows_added or p.plan.rows_removed for p in parts.values()):
-        reason = _reason(published, [p.plan for p in parts.values()])
+        reason = _reason(published, [p.plan for p in parts.values()]) + (f"; {less}" if less else "")
     else:
         moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
         old = any(f.position_is_old for f in sources.values())
         forced = published is None and any(f.from_now for f in sources.values())
-        again = _again(published)
+        again = less or _again(published)
         if again is None and not (moved and (old or forced or _completes(published, watermark))):
             return NothingToDo(reason=_idle(published, sources), published=published)
         kind, reason = "positions", again or "only the watermark moves"
@@ -156,7 +164,7 @@ def make_restatement(
         late=whole.below(published.watermark.complete_through),
         grain=target.grain,
         scope=spec.target.scope,
-        watermark=published.watermark,
+        watermark=attrs.evolve(published.watermark, scope=spec.target.scope),
         owner=owner,
         created_at=now,
         declared=spec.digest,
@@ -268,7 +276,9 @@ def _seen(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
     if facts.from_now:
         whole = ranges_of(facts.changes.added, nulls=False).span()
         latest = grain.floor(whole.end - dt.timedelta(microseconds=1)) if whole is not None else None
-    before = facts.base.seen_through if facts.base is not None else None
+    # Seen by another column, an event time says nothing of this one.
+    same = facts.base is not None and facts.base.event_field == facts.pinned.event_field
+    before = facts.base.seen_through if facts.base is not None and same else None
     known = [m for m in (latest, before) if m is not None]
     return attrs.evolve(facts.pinned, seen_through=max(known) if known else None)
 

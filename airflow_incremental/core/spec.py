@@ -93,6 +93,8 @@ def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
         if isinstance(values, (set, frozenset)):
             values = sorted(values, key=repr)  # noqa: PLW2901  a set has another order in every process
         items = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+        if not items:
+            raise ArgumentError(f"scope lists no value for {column!r}", expected="at least one value per column")
         for value in items:
             if not isinstance(value, (str, int, bool, type(None))):
                 raise ArgumentError(
@@ -116,8 +118,9 @@ class IcebergTarget:
     :param table: identifier, ``namespace.table``.
     :param event_time: column of the target that holds the event time; needed by ``overwrite``, where the table must be
         partitioned by it (hour, day, month, year, or identity of a date).
-    :param scope: the rows this process owns when several processes write one target: identity partition columns and the value
-        (or list of values) each must have. ``None`` owns the whole table.
+    :param scope: the rows this process owns when several processes write one target: identity partition columns (of strings, whole
+        numbers, booleans or dates) and the value (or list of values) each must have. Text for a column of another type is read as
+        such a value, as templates render it: ``"7"``, ``"true"``, ``"2024-01-31"``. ``None`` owns the whole table.
     :param create: create the table on the first load, from the columns the transform returns.
     :param partition_by: partitioning of a table that is created, such as ``["hour(event_ts)", "region"]``; default is
         ``day(event_time)``.
@@ -161,6 +164,22 @@ def scopes_overlap(a: Mapping[str, Sequence[ScopeValue]] | None, b: Mapping[str,
     if a is None or b is None:
         return True
     return not any(set(a[c]).isdisjoint(b[c]) for c in a.keys() & b.keys())
+
+
+def scope_within(
+    inner: Mapping[str, Sequence[ScopeValue]] | None, outer: Mapping[str, Sequence[ScopeValue]] | None
+) -> bool:
+    """Say whether every row of one scope is sure to be in another."""
+    if outer is None:
+        return True
+    return inner is not None and all(c in inner and set(inner[c]) <= set(outer[c]) for c in outer)
+
+
+def show_scope(scope: Mapping[str, Sequence[ScopeValue]] | None) -> str:
+    """Return a scope for people."""
+    if scope is None:
+        return "the whole table"
+    return " and ".join(f"{c} in ({', '.join(repr(v) for v in values)})" for c, values in scope.items())
 
 
 @attrs.frozen(kw_only=True)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from airflow_incremental.core.ranges import format_time, parse_time
+from airflow_incremental.core.spec import ScopeValue
 
 
 @attrs.frozen(kw_only=True)
@@ -29,6 +30,8 @@ class SourcePosition:
     table_uuid: str
     #: Start of the unit of event time that holds the latest event seen up to here: the source counts as complete before it.
     seen_through: dt.datetime | None = None
+    #: Field id of the column the event times were read from: renamed, it is still the same.
+    event_field: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a summary or a property."""
@@ -38,6 +41,7 @@ class SourcePosition:
             "committed": None if self.committed_at is None else format_time(self.committed_at),
             "uuid": self.table_uuid,
             "seen_through": None if self.seen_through is None else format_time(self.seen_through),
+            "event_field": self.event_field,
         }
 
     @classmethod
@@ -51,6 +55,7 @@ class SourcePosition:
             committed_at=None if committed is None else parse_time(committed),
             table_uuid=value["uuid"],
             seen_through=None if seen is None else parse_time(seen),
+            event_field=value["event_field"],
         )
 
 
@@ -61,25 +66,33 @@ class Watermark:
     :param positions: source table name as declared in ``sources`` -> position consumed.
     :param complete_through: event time (exclusive) up to which the target is complete: the least ``seen_through`` of its
         sources. None until every source has shown a row. (Netflix calls it the valid-to timestamp, VTTS.)
+    :param scope: the rows of the target it speaks of; None is the whole table.
+    :param event_field: field id of the target's column whose ranges are replaced; None where none are.
     """
 
     positions: Mapping[str, SourcePosition]
     complete_through: dt.datetime | None = None
+    scope: Mapping[str, Sequence[ScopeValue]] | None = None
+    event_field: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a summary or a property."""
         return {
             "positions": {name: p.to_json() for name, p in sorted(self.positions.items())},
             "complete_through": None if self.complete_through is None else format_time(self.complete_through),
+            "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
+            "event_field": self.event_field,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Watermark:
         """Read what ``to_json`` wrote."""
-        through = value["complete_through"]
+        through, scope = value["complete_through"], value["scope"]
         return cls(
             positions={name: SourcePosition.from_json(p) for name, p in value["positions"].items()},
             complete_through=None if through is None else parse_time(through),
+            scope=None if scope is None else {k: tuple(v) for k, v in scope.items()},
+            event_field=value["event_field"],
         )
 
     def dumps(self) -> str:

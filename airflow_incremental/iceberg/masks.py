@@ -30,9 +30,13 @@ def in_scope(batch: pa.RecordBatch | pa.Table, scope: Scope) -> Any:
     """Return a boolean array that says of each row whether it has one of the scope's values in every scope column."""
     found = pa.repeat(pa.scalar(value=True), batch.num_rows)
     for column, values in (scope or {}).items():
-        array = batch.column(column)
-        found = pc.and_(found, pc.is_in(array, value_set=pa.array(list(values)).cast(array.type)))
+        found = pc.and_(found, has_value(batch.column(column), values))
     return found
+
+
+def has_value(array: pa.Array | pa.ChunkedArray, values: Sequence[ScopeValue]) -> Any:
+    """Return a boolean array that says of each value whether a scope lists it; dates are listed as text."""
+    return pc.is_in(array, value_set=pa.array(list(values)).cast(array.type))
 
 
 def inside(batch: pa.RecordBatch | pa.Table, event_time: str | None, ranges: EventRanges, scope: Scope) -> Any:

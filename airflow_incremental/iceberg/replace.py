@@ -7,7 +7,7 @@ transform returns no row is emptied, and files of an older, coarser partitioning
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import attrs
@@ -27,8 +27,10 @@ from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, IcebergType, TimestamptzType
+from pyiceberg.utils.datetime import date_str_to_days
 
 from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.spec import ScopeValue
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile
 from airflow_incremental.iceberg.masks import Scope
@@ -90,16 +92,27 @@ def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool 
     sure = True
     fields = table.metadata.specs()[spec_id].fields
     for column, values in (scope or {}).items():
-        field_id = table.schema().find_field(column).field_id
+        field = table.schema().find_field(column)
         position = next(
-            (i for i, f in enumerate(fields) if f.source_id == field_id and isinstance(f.transform, IdentityTransform)),
+            (
+                i
+                for i, f in enumerate(fields)
+                if f.source_id == field.field_id and isinstance(f.transform, IdentityTransform)
+            ),
             None,
         )
         if position is None:
             sure = False
-        elif file.partition[position] not in values:
+        elif file.partition[position] not in _stored(field.field_type, values):
             return False
     return True if sure else None
+
+
+def _stored(field_type: IcebergType, values: Sequence[ScopeValue]) -> Sequence[ScopeValue]:
+    """Return a scope's values as partition tuples hold them: dates are days since 1970."""
+    if not isinstance(field_type, DateType):
+        return values
+    return [None if v is None else date_str_to_days(str(v)) for v in values]
 
 
 def _in_ranges(file: DataFile, spec_id: int, column: EventColumn | None, ranges: EventRanges) -> bool | None:

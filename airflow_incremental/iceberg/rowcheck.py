@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.ranges import EPOCH, MAX_TIME, MICROSECOND, MIN_TIME, EventRanges, format_time
 from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.iceberg.masks import has_value
 
 _DAY_MICROS = 86_400_000_000
 #: Ranges shown in an error.
@@ -50,18 +51,14 @@ class RowCheck:
 
     @staticmethod
     def _check_scope(batch: pa.RecordBatch, column: str, values: Sequence[ScopeValue]) -> None:
-        found = batch.column(column)
-        allowed = pa.array([v for v in values if v is not None], found.type)
-        inside = pc.is_in(found, value_set=allowed, skip_nulls=True)
-        if None in values:
-            inside = pc.or_(inside, pc.is_null(found))
+        inside = has_value(batch.column(column), values)
         outside = batch.num_rows - (pc.sum(inside).as_py() or 0)
         if outside:
             raise TransformError(
                 f"the transform returned {outside:,} rows (of {batch.num_rows:,} in one batch) whose {column!r} is outside the "
                 "scope of the process",
                 expected=f"{column} in ({', '.join(repr(v) for v in values)})",
-                hint=f"filter on {column!r} in the transform, or widen the scope",
+                hint=f"filter on {column!r} in the transform; a process of its own can load the other rows",
             )
 
     @staticmethod

@@ -20,8 +20,9 @@ from pyiceberg.transforms import (
 )
 
 from airflow_incremental.core.errors import TableError, TargetNotEmpty
+from airflow_incremental.core.planning import TargetFacts
 from airflow_incremental.core.ranges import EventRanges, Grain
-from airflow_incremental.core.spec import IcebergTarget, ProcessSpec
+from airflow_incremental.core.spec import IcebergTarget, ProcessSpec, show_scope
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.replace import live_in
@@ -76,8 +77,8 @@ def target_grain(table: Table, target: IcebergTarget) -> Grain | None:
     return min(found, key=order.index) if found else None
 
 
-def check_target(table: Table, spec: ProcessSpec) -> Grain | None:
-    """Check that the target can take what the process declares, and return its grain."""
+def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
+    """Check that the target can take what the process declares, and return what planning needs to know of it."""
     check_format(table)
     grain = target_grain(table, spec.target)
     if spec.replaces and grain is None:
@@ -88,19 +89,13 @@ def check_target(table: Table, spec: ProcessSpec) -> Grain | None:
             "because ranges of it are replaced",
             hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD day({spec.target.event_time}), or mode='append'",
         )
-    identity = {
-        table.schema().find_column_name(f.source_id)
-        for f in table.spec().fields
-        if isinstance(f.transform, IdentityTransform)
-    }
-    for column in spec.target.scope or {}:
-        if column not in identity:
-            raise TableError(
-                f"scope column {column!r} is not an identity partition column of {spec.target.table}",
-                expected=f"one of: {', '.join(sorted(c for c in identity if c)) or 'the table has no such column'}",
-                hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}, or drop the scope",
-            )
-    return grain
+    replaced = spec.target.event_time if spec.replaces else None
+    return TargetFacts(
+        table_uuid=str(table.metadata.table_uuid),
+        main=table.metadata.refs[MAIN_BRANCH].snapshot_id,
+        grain=grain,
+        event_field=EventColumn.of(table, replaced).field_id if replaced is not None else None,
+    )
 
 
 def check_first_run(table: Table, spec: ProcessSpec) -> None:
@@ -111,7 +106,7 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
     if any(True for _ in live_in(table, event_time=None, ranges=EventRanges.everything(), scope=spec.target.scope)):
         raise TargetNotEmpty(
             f"process {spec.process!r} never published to {spec.target.table}, but the table "
-            + (f"holds rows in its scope {spec.target.scope}" if spec.target.scope else "is not empty"),
+            + (f"holds rows in its scope {show_scope(spec.target.scope)}" if spec.target.scope else "is not empty"),
             expected="an empty target on a first run",
             hint="say what the rows stand for: initial={'adopt': 'current'} (the source up to now is loaded), "
             "{'adopt': <snapshot id or time of the source>}, or {'adopt': 'all'} (they come from elsewhere)",

@@ -6,7 +6,10 @@ import datetime as dt
 import logging
 from typing import TYPE_CHECKING
 
+import attrs
+
 from airflow_incremental.core.changes import ChangeSet
+from airflow_incremental.core.declared import check_source_declared, check_target_declared
 from airflow_incremental.core.errors import (
     ArgumentError,
     ForeignSession,
@@ -35,13 +38,14 @@ from airflow_incremental.iceberg.locks import (
     take_lock,
 )
 from airflow_incremental.iceberg.publish import publish_positions
+from airflow_incremental.iceberg.scopes import resolve_scope
 from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
     check_first_run,
-    check_target,
     create_target,
     ddl,
     find_target,
+    target_facts,
 )
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
@@ -66,6 +70,7 @@ def plan(process: Process) -> Session | Finished:
     """
     for attempt in range(_ROUNDS):
         target = _target(process)
+        process = attrs.evolve(process, spec=resolve_scope(target, process.spec))
         found = _open_session(process, target)
         if isinstance(found, Session):
             return found
@@ -110,13 +115,10 @@ def _open_session(process: Process, target: Table) -> Session | Begin | None:
 
 def draft(process: Process, target: Table) -> Plan | Finished:
     """Decide what a session would do, touching nothing: what a preview shows is this very plan."""
-    spec = process.spec
+    spec = resolve_scope(target, process.spec)
+    process = attrs.evolve(process, spec=spec)
     now = dt.datetime.now(UTC)
-    facts = TargetFacts(
-        table_uuid=str(target.metadata.table_uuid),
-        main=target.metadata.refs["main"].snapshot_id,
-        grain=check_target(target, spec),
-    )
+    facts = target_facts(target, spec)
     mine = publish_of_owner(target, spec.process, process.owner)
     if mine is not None:
         if Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
@@ -126,17 +128,10 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         again = _restate(process, target, facts, mine, now)
         if again is not None:
             return again
-    reload: str | None = None
-    last: Published | None = None
-    try:
-        last = published(target, spec.process)
-    except WatermarkLost as error:
-        if spec.on_lost_watermark != "reload":
-            raise
-        reload = f"everything is computed again, because {error.found}"
+    last, reload = _last_publish(process, target, facts)
+    check_scopes(target, spec, replaces=reload is not None)
     if last is None and reload is None:
         check_first_run(target, spec)
-    check_scopes(target, spec, replaces=reload is not None)
     try:
         sources = {
             name: _source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
@@ -153,6 +148,21 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     if isinstance(decided, NothingToDo):
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
     return decided
+
+
+def _last_publish(process: Process, target: Table, facts: TargetFacts) -> tuple[Published | None, str | None]:
+    """Return where the process stands, and why everything is to be computed again if it is."""
+    spec = process.spec
+    last: Published | None = None
+    try:
+        last = published(target, spec.process)
+        if last is not None:
+            check_target_declared(spec, last, facts.event_field)
+    except WatermarkLost as error:
+        if spec.on_lost_watermark != "reload":
+            raise
+        return last, f"everything is computed again, because {error.found}"
+    return last, None
 
 
 def _may_take_over(process: Process, lock: Begin) -> Begin:
@@ -242,13 +252,13 @@ def _source_facts(
     spec = process.spec
     source = spec.sources[name]
     table = load_table(process.catalog, source.table, role="source")
-    if source.event_time is not None:
-        EventColumn.of(table, source.event_time)
+    event_field = EventColumn.of(table, source.event_time).field_id if source.event_time is not None else None
     head = head_of(table, source.branch)
-    pinned = position_of(table, head)
+    pinned = attrs.evolve(position_of(table, head), event_field=event_field)
     base = None
     if last is not None and not reset:
         base = last.watermark.positions.get(name)
+        check_source_declared(spec, name, base, event_field)
         if base is None and spec.mode == "append":
             raise WatermarkLost(
                 f"the watermark of process {spec.process!r} knows the sources {', '.join(last.watermark.positions)}, not {name!r}",
@@ -323,7 +333,12 @@ def _is_old(table: Table, base: SourcePosition | None, pinned: SourcePosition) -
 def _restate(process: Process, target: Table, facts: TargetFacts, mine: Published, now: dt.datetime) -> Plan | None:
     """Plan what a cleared run asks for: to compute again what its session wrote. None if that cannot be expressed."""
     spec = process.spec
-    last = published(target, spec.process)
+    try:
+        last = published(target, spec.process)
+        if last is not None:
+            check_target_declared(spec, last, facts.event_field)
+    except WatermarkLost:
+        return None  # the plan that is made instead says so, or reloads
     ranges = EventRanges.from_json(mine.ranges)
     if last is None or not ranges or not spec.keeps_event_time or facts.grain is None:
         log.warning(

@@ -15,6 +15,7 @@ from airflow_incremental.core.spec import (
     ProcessSpec,
     check_process_name,
     initial_as_plain,
+    scope_within,
     scopes_overlap,
 )
 
@@ -99,7 +100,21 @@ def test_scopes_overlap_unless_a_column_tells_them_apart() -> None:
     assert not scopes_overlap({**eu, "tenant": (1,)}, {"region": ("eu", "us"), "tenant": (2,)})
 
 
+def test_a_scope_within_another() -> None:
+    eu, both = {"region": ("eu",)}, {"region": ("us", "eu")}
+    assert scope_within(eu, eu)
+    assert scope_within(eu, both)
+    assert not scope_within(both, eu)
+    assert scope_within(eu, None)
+    assert not scope_within(None, eu)
+    assert scope_within({**eu, "tenant": (1,)}, eu)
+    assert not scope_within(eu, {**eu, "tenant": (1,)}), "rows of every tenant are asked for"
+    assert not scope_within({"tenant": (1,)}, eu)
+
+
 def test_scope_values() -> None:
+    with pytest.raises(ArgumentError, match="lists no value for 'region'"):
+        IcebergTarget("mart.t", scope={"region": []})
     assert IcebergTarget("mart.t", scope={"region": "eu"}).scope == {"region": ("eu",)}
     with pytest.raises(ArgumentError, match=r"scope asks 'x' to be 1\.5"):
         IcebergTarget("mart.t", scope={"x": 1.5})
