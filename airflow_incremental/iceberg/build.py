@@ -25,6 +25,8 @@ from pyiceberg.manifest import (
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 
+from airflow_incremental.iceberg.naming import file_mark
+
 
 @attrs.frozen
 class LiveFile:
@@ -74,6 +76,7 @@ def build_snapshot(
     metadata, io = table.metadata, table.io
     snapshot_id = metadata.new_snapshot_id()
     write_uuid = uuid.uuid4()
+    mark = file_mark(metadata.table_uuid)
     locations = table.location_provider()
     compression: Any = metadata.properties.get(
         TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
@@ -89,7 +92,7 @@ def build_snapshot(
     )
 
     def write(spec_id: int, entries: Sequence[ManifestEntry]) -> ManifestFile:
-        path = locations.new_metadata_location(f"{write_uuid}-m{len(written)}.avro")
+        path = locations.new_metadata_location(f"{mark}-{write_uuid}-m{len(written)}.avro")
         written.append(path)
         with write_manifest(
             format_version=metadata.format_version,
@@ -138,7 +141,7 @@ def build_snapshot(
 
     emptied = Operation.OVERWRITE if added else Operation.DELETE
     operation = emptied if dropped else Operation.APPEND
-    list_path = locations.new_metadata_location(f"snap-{snapshot_id}-0-{write_uuid}.avro")
+    list_path = locations.new_metadata_location(f"snap-{snapshot_id}-{mark}-{write_uuid}.avro")
     written.append(list_path)
     sequence = metadata.next_sequence_number()
     with write_manifest_list(

@@ -28,6 +28,7 @@ from pyiceberg.utils.concurrent import ExecutorFactory
 from pyiceberg.utils.properties import property_as_int
 
 from airflow_incremental.core.errors import TableError, TransformError
+from airflow_incremental.iceberg.naming import file_mark
 
 
 class DataFileWriter:
@@ -89,7 +90,8 @@ class DataFileWriter:
                     yield _Part(key=key, rows=batches, number=next(self._counter))
 
     def _write_part(self, part: _Part) -> DataFile:
-        name = f"00000-{part.number}-{self._write_id}.{self._format.file_extension()}"
+        mark = file_mark(self._metadata.table_uuid)
+        name = f"{mark}-{part.number:05}-{self._write_id}.{self._format.file_extension()}"
         path = self._locations.new_data_location(name, part.key)
         output = self._io.new_output(path)
         with self._format.create_writer(output, self._file_schema, self._metadata.properties) as writer:

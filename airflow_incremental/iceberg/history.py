@@ -16,6 +16,7 @@ import logging
 from collections.abc import Iterator
 
 import attrs
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -91,7 +92,7 @@ class _Versions:
     def _load(self, location: str) -> dict[int, Snapshot] | None:
         try:
             metadata: TableMetadata = FromInputFile.table_metadata(self.table.io.new_input(location))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ValidationError) as error:
             log.info("could not read the earlier metadata %s (%s)", location, error)
             return None
         if metadata.table_uuid != self.table.metadata.table_uuid:

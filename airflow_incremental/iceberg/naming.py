@@ -67,4 +67,9 @@ def watermark_tag(process: str) -> str:
     return f"inc_wm_{process}"
 
 
+def file_mark(table_uuid: object) -> str:
+    """Return the part of the names of all files a session writes for a table: whose they are if nothing refers to them any more."""
+    return f"inc-{table_uuid}"
+
+
 FAILED_PREFIX = "inc_failed_"

@@ -1,7 +1,11 @@
-"""Left-overs of killed tries: files under a table's location that no snapshot refers to, listed and removed.
+"""Left-overs of killed tries: files that sessions wrote for a table and no snapshot refers to, listed and removed.
 
 A try that dies between writing a file and the commit that names it leaves the file behind; a retry never needs it. Nothing that an
 open session may still commit is touched: files younger than the oldest open session, or than ``older_than``, stay.
+
+Below a table's location other tables may have theirs, and other writers leave files too. So only what shows whose it is can be a
+left-over: data files, manifests and manifest lists by the table's uuid in their names, which sessions put there; metadata files,
+which the catalog names, by the uuid in them and by never having been the table's.
 """
 
 from __future__ import annotations
@@ -11,7 +15,9 @@ from urllib.parse import urlparse
 
 import attrs
 import pyarrow.fs as pafs
+from pyiceberg.exceptions import ValidationError
 from pyiceberg.io.pyarrow import PyArrowFileIO
+from pyiceberg.serializers import FromInputFile
 from pyiceberg.table import Table
 
 from airflow_incremental.core.errors import ArgumentError, TableError
@@ -23,8 +29,7 @@ from airflow_incremental.iceberg.locks import BEGIN
 
 #: Other writers' uncommitted files look the same as left-overs; a day is longer than any of their commits should take.
 DEFAULT_AGE = dt.timedelta(days=1)
-#: What a session leaves behind; other files below a table's folders are not ours to judge.
-_ENDINGS = (".parquet", ".avro", ".metadata.json")
+_METADATA = ".metadata.json"
 
 
 @attrs.frozen(kw_only=True)
@@ -37,7 +42,7 @@ class Leftover:
 
 
 def leftovers(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[Leftover]:
-    """List files of the table that no kept snapshot, and no metadata version, refers to.
+    """List files of the table's sessions that no kept snapshot, and no metadata version, refers to.
 
     :param older_than: younger files are left alone, because another writer may be about to commit them.
     """
@@ -51,9 +56,10 @@ def leftovers(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[L
     fs = table.io.fs_by_scheme(scheme, netloc)
     listed = [
         info
-        for folder in ("data", "metadata")
-        for info in fs.get_file_info(pafs.FileSelector(f"{root}/{folder}", recursive=True, allow_not_found=True))
-        if info.type == pafs.FileType.File and info.path.endswith(_ENDINGS)
+        # Data lies in folders of its partitions, or of hashes; metadata lies flat.
+        for folder, deep in (("data", True), ("metadata", False))
+        for info in fs.get_file_info(pafs.FileSelector(f"{root}/{folder}", recursive=deep, allow_not_found=True))
+        if info.type == pafs.FileType.File
     ]
     # Looked at after the listing: what was committed meanwhile is known to it, whatever the caller's table is up to.
     table = table.catalog.load_table(table.name())
@@ -69,7 +75,7 @@ def leftovers(table: Table, *, older_than: dt.timedelta = DEFAULT_AGE) -> list[L
     found = []
     for info in listed:
         modified = info.mtime if info.mtime.tzinfo else info.mtime.replace(tzinfo=UTC)
-        if _path(info.path) not in known and modified <= limit:
+        if _path(info.path) not in known and modified <= limit and _is_ours(table, info):
             found.append(Leftover(path=info.path, bytes=info.size, modified_at=modified))
     return sorted(found, key=lambda f: f.path)
 
@@ -101,6 +107,20 @@ def referenced(table: Table) -> set[str]:
             # Deleted entries count as well: an older snapshot, or a consumer that reads a window of history, may need the file.
             paths.update(e.data_file.file_path for e in manifest.fetch_manifest_entry(table.io, discard_deleted=False))
     return {_path(p) for p in paths}
+
+
+def _is_ours(table: Table, info: pafs.FileInfo) -> bool:
+    """Say whether a file that nothing refers to is sure to come from a try that died on this very table."""
+    if not info.path.endswith(_METADATA):
+        return naming.file_mark(table.metadata.table_uuid) in info.base_name
+    try:
+        found = FromInputFile.table_metadata(table.io.new_input(f"{table.location()}/metadata/{info.base_name}"))
+    except (OSError, ValueError, ValidationError):
+        return False
+    # A version that was the table's is in its log, unless it is older than the log reaches.
+    log = table.metadata.metadata_log
+    start = log[0].timestamp_ms if log else table.metadata.last_updated_ms
+    return found.table_uuid == table.metadata.table_uuid and found.last_updated_ms > start
 
 
 def _open_since(table: Table) -> list[dt.datetime]:

@@ -18,11 +18,9 @@ from airflow_incremental.iceberg.publish import MainMoved
 from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.seal import find_sealed
 from airflow_incremental.iceberg.state import published
-from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Process, Session
-from tests.kill.test_kill import NOW
 from tests.support.tables import expire
 from tests.support.world import World
 
@@ -130,20 +128,6 @@ def test_t6_no_branch_without_a_parent(tmp_path: Path) -> None:
     assert world.target.metadata.refs[branch].snapshot_id == session.plan.main, "the scratch branch is forked from main"
     index = {s.snapshot_id: s for s in world.target.metadata.snapshots}
     assert index[session.begin.snapshot_id].parent_snapshot_id == session.plan.main
-
-
-def test_t8_a_sweep_removes_only_what_nothing_refers_to(tmp_path: Path) -> None:
-    """purge_table deletes files that other tables refer to; the package never purges, and a sweep stays in its folder."""
-    world = World(home=tmp_path).set_up()
-    world.land(0, 1)
-    steps.run(world.process())
-    stray = Path(world.target.location().removeprefix("file://")) / "data" / "stray.parquet"
-    stray.parent.mkdir(exist_ok=True, parents=True)
-    stray.write_bytes(b"half a file")
-    assert [Path(f.path).name for f in leftovers(world.target)] == [], "young files are left alone"
-    assert [Path(f.path).name for f in sweep(world.target, older_than=NOW)] == ["stray.parquet"]
-    world.check()
-    assert len(world.source_rows()) == 2
 
 
 def test_t9_expiry_on_the_target_does_not_lose_the_watermark(tmp_path: Path) -> None:
