@@ -113,6 +113,10 @@ class TargetChanged(IncrementalError):
     """Somebody else changed the target where this session writes, or its schema, spec or watermark, since the plan was made."""
 
 
+class TargetReplaced(TargetChanged):
+    """The target was dropped, or created anew under its name, since the session was planned."""
+
+
 class AuditFailed(IncrementalError):
     """A blocking audit found offending rows; nothing was published."""
 

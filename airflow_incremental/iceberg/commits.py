@@ -21,7 +21,7 @@ from pyiceberg.table.update import AssertTableUUID, TableRequirement, TableUpdat
 from requests.exceptions import RequestException
 from sqlalchemy.exc import DBAPIError
 
-from airflow_incremental.core.errors import CommitUnknown, TableError
+from airflow_incremental.core.errors import CommitUnknown, TableError, TargetReplaced
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +72,21 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
 
     :param what: what is being committed, for logs and errors.
     :raises CommitUnknown: the catalog kept failing.
+    :raises TargetReplaced: the table is gone.
     """
     last: Exception | None = None
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
         try:
-            table = load_table(catalog, identifier, role="target")
+            table = catalog.load_table(identifier)
+        except NoSuchTableError:
+            raise TargetReplaced(
+                f"the target {identifier!r} was dropped before {what} could be committed",
+                expected="the table to stay while a session works on it",
+                hint="find out who dropped it. Register its last metadata file again to get rows and watermark back, or leave it "
+                "dropped and retry the task: it plans anew, from the start, on a table that is created",
+            ) from None
         except _NO_ANSWER as error:
             last = error
             log.warning("could not read %s before %s (%s); trying again", identifier, what, error)
@@ -91,7 +99,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             # Not catalog.commit_table: this also takes the new metadata over from the answer, where another look would read the
             # whole history again, and deletes old metadata files if the table asks for it.
             table._do_commit(change.updates, requirements)  # noqa: SLF001  (Transaction, which may call it, drops requirements)
-        except (CommitFailedException, ValueError) as error:
+        except (CommitFailedException, NoSuchTableError, ValueError) as error:
             if not _is_lost_race(error):
                 raise
             last = error
@@ -110,7 +118,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
 
 
 def _is_lost_race(error: Exception) -> bool:
-    return isinstance(error, CommitFailedException) or any(text in str(error) for text in _RACED)
+    return isinstance(error, (CommitFailedException, NoSuchTableError)) or any(text in str(error) for text in _RACED)
 
 
 def discard(io: FileIO, paths: tuple[str, ...]) -> None:

@@ -28,6 +28,7 @@ from airflow_incremental.core.errors import (
     SessionSuperseded,
     TableError,
     TargetChanged,
+    TargetReplaced,
     WatermarkLost,
 )
 from airflow_incremental.core.plan import Plan
@@ -146,9 +147,22 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
 
 def check_owned(table: Table, begin: Begin) -> None:
     """Raise SessionSuperseded unless the lock still points at this session's begin record."""
+    check_same_table(table, begin.plan)
     ref = table.metadata.refs.get(naming.lock_ref(begin.plan.process))
     if ref is None or ref.snapshot_id != begin.snapshot_id:
         raise superseded(begin.plan, read_lock(table, begin.plan.process))
+
+
+def check_same_table(table: Table, plan: Plan) -> None:
+    """Raise TargetReplaced if another table has the target's name now."""
+    if str(table.metadata.table_uuid) != plan.target_uuid:
+        raise TargetReplaced(
+            f"the target {plan.target} is another table (uuid {table.metadata.table_uuid}) than the one session {plan.session} was "
+            f"planned for (uuid {plan.target_uuid}): it was dropped and created anew",
+            expected="the table to stay while a session works on it",
+            hint="if that was meant, retry the task: it plans anew, and the new table is loaded from the start. If not, drop the "
+            "new table and register the last metadata file of the old one, which has its rows and watermark",
+        )
 
 
 def superseded(plan: Plan, now: Begin | None) -> SessionSuperseded:
@@ -163,6 +177,7 @@ def superseded(plan: Plan, now: Begin | None) -> SessionSuperseded:
 
 def check_base(table: Table, plan: Plan) -> None:
     """Raise TargetChanged unless the watermark the plan starts from is still the process's last publish."""
+    check_same_table(table, plan)
     try:
         last = published(table, plan.process)
     except WatermarkLost:
@@ -192,8 +207,22 @@ def check_scopes(table: Table, spec: ProcessSpec, *, replaces: bool = False) -> 
                 f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
                 f"both write rows of {spec.target.table} that one of them replaces",
                 expected="disjoint scopes on identity partition columns",
-                hint="give each process IcebergTarget(scope={column: value}), or different targets",
+                hint="give each process IcebergTarget(scope={column: value}), or different targets. "
+                + _how_to_retire(table, name, spec.target.table),
             )
+
+
+def _how_to_retire(table: Table, process: str, target: str) -> str:
+    """Say how to make a target forget a process that will never run again."""
+    end = (
+        f"end its session with airflow_incremental.sessions.steps.abandon(catalog, {target!r}, {process!r}, reason=...), "
+        if naming.lock_ref(process) in table.metadata.refs
+        else ""
+    )
+    return (
+        f"If process {process!r} no longer runs, retire it: {end}remove the table property {naming.state_property(process)!r} and "
+        f"drop the tag {naming.watermark_tag(process)!r} of {target}; its rows stay"
+    )
 
 
 def has_others(table: Table, process: str) -> bool:

@@ -15,7 +15,8 @@ from airflow_incremental.core.spec import IcebergSource, IcebergTarget, ScopeVal
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
-from airflow_incremental.sessions.process import Process
+from airflow_incremental.sessions.planner import plan
+from airflow_incremental.sessions.process import Process, Session
 from tests.support.tables import roll_back
 from tests.support.world import APPEND_SQL, EVENTS, OVERWRITE_SQL, SOURCE, TARGET, World, create, hour
 
@@ -254,3 +255,29 @@ def test_complete_through_starts_anew_with_another_event_time_column(tmp_path: P
     assert last is not None
     assert last.watermark.complete_through == hour(1)
     world.check()
+
+
+def test_an_overlap_says_how_to_retire_a_process(tmp_path: Path) -> None:
+    """And what it says is enough, for a process that published and for one that died in its session."""
+    world = prepared(tmp_path, "overwrite", EU)
+    world.land(3)
+    assert isinstance(plan(process(world, EU)), Session)
+    adopting = {"initial": {"adopt": "current"}}
+    new = World(home=tmp_path, mode="overwrite", target_fields=fields("overwrite"), name="new", policies=adopting)
+    with pytest.raises(ScopeOverlap) as refused:
+        steps.run(process(new, EU_US))
+    hint = refused.value.hint
+    assert f"sessions.steps.abandon(catalog, {TARGET!r}, 'proc', reason=...)" in hint
+    assert steps.abandon(world.catalog, TARGET, "proc", reason="retired") is not None
+    with pytest.raises(ScopeOverlap) as refused:
+        steps.run(process(new, EU_US))
+    hint = refused.value.hint
+    assert "abandon" not in hint
+    assert "remove the table property 'incremental.process.proc' and drop the tag 'inc_wm_proc'" in hint
+    with world.target.transaction() as transaction:
+        transaction.remove_properties("incremental.process.proc")
+    world.target.manage_snapshots().remove_tag("inc_wm_proc").commit()
+    before = world.target_rows()
+    assert steps.run(process(new, EU_US)).outcome == "nothing_to_do"
+    assert world.target_rows() == before
+    assert published(world.target, "new") is not None
