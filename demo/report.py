@@ -11,7 +11,8 @@ import attrs
 from pyiceberg.manifest import ManifestEntryStatus
 
 from airflow_incremental.iceberg import naming
-from airflow_incremental.iceberg.state import is_publish_of, main_lineage
+from airflow_incremental.iceberg.history import main_lineage
+from airflow_incremental.iceberg.state import is_publish_of
 from demo.recompute import compare
 
 if TYPE_CHECKING:
