@@ -1,7 +1,9 @@
 """The process's lock: a branch that exists exactly while a session is open, pointing at an empty begin record with the plan.
 
-Taking, taking over and giving up the lock are compare-and-set commits on that branch. Every later commit of the session asserts
-that the branch still points at its own begin record; that fence stops a process that slept through its own succession.
+Taking, taking over, renewing and giving up the lock are compare-and-set commits on that branch. Every later commit of the session
+asserts that the branch still points at its own begin record; that fence stops a process that slept through its own succession.
+A later try of the same run renews the lock: it gets a begin record of its own, with the same plan, so that an earlier try, which
+may be asleep with an older transform in hand, holds it no more.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from airflow_incremental.core.errors import (
     TargetReplaced,
     WatermarkLost,
 )
-from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.spec import ProcessSpec, scopes_overlap
 from airflow_incremental.iceberg import naming
-from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
-from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.iceberg.build import Built, build_snapshot, snapshot_index
+from airflow_incremental.iceberg.commits import Change, commit, discard
 from airflow_incremental.iceberg.refs import removal, session_refs
 from airflow_incremental.iceberg.state import other_processes, published
 
@@ -93,10 +95,12 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
     :raises TargetChanged: the watermark the plan starts from is not the current one any more.
     """
     lock = naming.lock_ref(plan.process)
+    made: set[int] = set()
 
     def build(table: Table) -> Change | None:
         now = read_lock(table, plan.process)
         if now is not None and now.plan.session == plan.session:
+            # Known by its id: a later try may have renewed the lock before this one learnt that it had it.
             return None
         if (now.snapshot_id if now else None) != (over.snapshot_id if over else None):
             raise SessionBusy(
@@ -105,19 +109,8 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
             )
         check_base(table, plan)
         check_scopes(table, spec, replaces=bool(plan.replaced))
-        main = table.metadata.refs[MAIN_BRANCH].snapshot_id
-        built = build_snapshot(
-            table,
-            parent=snapshot_index(table)[main],
-            summary={
-                naming.RECORD: BEGIN,
-                naming.PROCESS: plan.process,
-                naming.SESSION: plan.session,
-                naming.OWNER: json.dumps(plan.owner.to_json()),
-                naming.PLAN: plan.encode(),
-            },
-            empty=True,
-        )
+        built = _begin_record(table, plan, parent=table.metadata.refs[MAIN_BRANCH].snapshot_id)
+        made.add(built.snapshot.snapshot_id)
         updates: list[TableUpdate] = []
         if over is not None:
             # The lock ref itself is moved, not removed: everything else of the old session goes.
@@ -140,9 +133,68 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
 
     table = commit(catalog, plan.target, build, what=f"the lock of session {plan.session}")
     begin = read_lock(table, plan.process)
-    if begin is None or begin.plan.session != plan.session:
+    if begin is None or begin.snapshot_id not in made:
         raise superseded(plan, begin)
     return begin
+
+
+def renew_lock(catalog: Catalog, begin: Begin, owner: Owner) -> Begin | None:
+    """Take the lock of an open session again for a later try of its run: a begin record of its own, with the same plan.
+
+    :param owner: who works on the session from now on; its clear number may be a later one.
+    :returns: None if the session is not open any more: it was published, taken over or ended since it was looked at.
+    :raises SessionSuperseded: yet another try renewed it first.
+    """
+    plan = attrs.evolve(begin.plan, owner=owner)
+    lock = naming.lock_ref(plan.process)
+    made: set[int] = set()
+    old: tuple[str, ...] = ()
+
+    def build(table: Table) -> Change | None:
+        nonlocal old
+        now = read_lock(table, plan.process)
+        if now is None or now.plan.session != plan.session or now.snapshot_id in made:
+            return None
+        check_owned(table, begin)
+        index = snapshot_index(table)
+        old = (index[begin.snapshot_id].manifest_list,)
+        # It stands where the old one stands, so that what is removed with the session stays the same.
+        parent = plan.main if plan.main in index else table.metadata.refs[MAIN_BRANCH].snapshot_id
+        built = _begin_record(table, plan, parent=parent)
+        made.add(built.snapshot.snapshot_id)
+        return Change(
+            updates=(
+                AddSnapshotUpdate(snapshot=built.snapshot),
+                SetSnapshotRefUpdate(
+                    ref_name=lock, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id
+                ),
+                RemoveSnapshotsUpdate(snapshot_ids=[begin.snapshot_id]),
+            ),
+            requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=begin.snapshot_id),),
+            written=built.written,
+        )
+
+    table = commit(catalog, plan.target, build, what=f"the renewed lock of session {plan.session}")
+    renewed = read_lock(table, plan.process)
+    if renewed is None or renewed.snapshot_id not in made:
+        return None
+    discard(table.io, old)
+    return renewed
+
+
+def _begin_record(table: Table, plan: Plan, *, parent: int) -> Built:
+    return build_snapshot(
+        table,
+        parent=snapshot_index(table)[parent],
+        summary={
+            naming.RECORD: BEGIN,
+            naming.PROCESS: plan.process,
+            naming.SESSION: plan.session,
+            naming.OWNER: json.dumps(plan.owner.to_json()),
+            naming.PLAN: plan.encode(),
+        },
+        empty=True,
+    )
 
 
 def check_owned(table: Table, begin: Begin) -> None:
@@ -167,11 +219,20 @@ def check_same_table(table: Table, plan: Plan) -> None:
 
 def superseded(plan: Plan, now: Begin | None) -> SessionSuperseded:
     """Say that a session lost its lock, and to whom."""
-    by = f"by session {now.plan.session} of {now.plan.owner}" if now else "and released"
+    hint = (
+        "nothing of this session was lost or is left half done; clear the task to plan anew if its run is still wanted"
+    )
+    if now is None:
+        by = "and released"
+    elif now.plan.session == plan.session:
+        by = "by a later try of its own run"
+        hint = "leave it to that try, which goes on with the session"
+    else:
+        by = f"by session {now.plan.session} of {now.plan.owner}"
     return SessionSuperseded(
         f"session {plan.session} of process {plan.process!r} was taken over {by}",
         expected="to still hold the lock",
-        hint="nothing of this session was lost or is left half done; clear the task to plan anew if its run is still wanted",
+        hint=hint,
     )
 
 

@@ -36,8 +36,8 @@ from airflow_incremental.iceberg.seal import Output, Sealed, check_shape, summar
 from airflow_incremental.iceberg.state import is_publish_of, published_by, state_value
 
 
-class MainMoved(Exception):
-    """``main`` is not what the sealed snapshot stands on any more; it has to be sealed again."""
+class SealOutdated(Exception):
+    """The sealed snapshot cannot be published as it is and has to be sealed again: ``main`` moved, or the run was cleared since."""
 
 
 def find_published(table: Table, plan: Plan) -> Published | None:
@@ -56,7 +56,7 @@ def publish(catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str) -> 
     """Make the sealed snapshot ``main``, once.
 
     :param verdict: what the audits said, kept in the state property.
-    :raises MainMoved: seal again, then publish.
+    :raises SealOutdated: seal again, then publish.
     :raises SessionSuperseded: the session lost its lock.
     """
     plan = begin.plan
@@ -73,7 +73,10 @@ def publish(catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str) -> 
         main = table.metadata.refs[MAIN_BRANCH].snapshot_id
         ref = table.metadata.refs.get(data)
         if main != sealed.parent or ref is None or ref.snapshot_id != sealed.snapshot_id:
-            raise MainMoved
+            raise SealOutdated
+        if sealed.owner != plan.owner:
+            # Published under the number of an earlier clear, the next retry would take it for work of before this one.
+            raise SealOutdated
         index = snapshot_index(table)
         found = published_by(index[sealed.snapshot_id])
         leftovers = (index[begin.snapshot_id].manifest_list,)

@@ -28,7 +28,7 @@ from pyiceberg.table.update import (
 )
 
 from airflow_incremental.core.errors import TargetChanged, WatermarkLost
-from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
@@ -74,6 +74,8 @@ class Sealed:
     #: Head of ``main`` it stands on.
     parent: int
     output: Output
+    #: Who sealed it, as it will be known by once it is published.
+    owner: Owner
 
 
 def find_sealed(table: Table, plan: Plan) -> Sealed | None:
@@ -87,6 +89,7 @@ def find_sealed(table: Table, plan: Plan) -> Sealed | None:
     return Sealed(
         snapshot_id=snapshot.snapshot_id,
         parent=snapshot.parent_snapshot_id or 0,
+        owner=Owner.from_json(json.loads(summary[naming.OWNER])),
         output=Output(
             files=files,
             write_id=uuid.UUID(summary[naming.WRITE_ID]),
@@ -143,7 +146,11 @@ def seal(
         check_conflicts(table, spec, plan)
         head = snapshot_index(table)[table.metadata.refs[MAIN_BRANCH].snapshot_id]
         earlier = find_sealed(table, plan)
-        if earlier is not None and earlier.parent == head.snapshot_id and earlier.output.write_id == output.write_id:
+        if earlier is not None and (earlier.parent, earlier.output.write_id, earlier.owner) == (
+            head.snapshot_id,
+            output.write_id,
+            plan.owner,
+        ):
             return None
         dropped: list[LiveFile] = []
         kept: list[DataFile] = []
@@ -165,7 +172,7 @@ def seal(
             dropped=dropped,
             summary={**summary_of(plan, output), naming.KEPT_ID: str(kept_id)},
         )
-        made = Sealed(snapshot_id=built.snapshot.snapshot_id, parent=head.snapshot_id, output=output)
+        made = Sealed(snapshot_id=built.snapshot.snapshot_id, parent=head.snapshot_id, output=output, owner=plan.owner)
         updates: list[TableUpdate] = [
             AddSnapshotUpdate(snapshot=built.snapshot),
             SetSnapshotRefUpdate(ref_name=data, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),

@@ -68,6 +68,11 @@ class Job:
         """The running task's DAG."""
         return str(self.context["ti"].dag_id)
 
+    @property
+    def is_retry(self) -> bool:
+        """Whether this stage was tried before in this run, so that an earlier try may be alive somewhere, cut off or asleep."""
+        return int(self.context["ti"].try_number) > 1
+
     def show(self, text: str) -> None:
         """Add text to the rendered field that people look at."""
         self.operator.plan_summary = f"{self.operator.plan_summary}\n{text}".strip()

@@ -110,7 +110,7 @@ def _audit(job: Job) -> dict[str, Any]:
     _skip_if_ended(planned)
     loaded = _loaded(job, planned)
     _skip_if_ended(loaded)
-    opened = steps.resume(job.process, loaded["session"])
+    opened = steps.resume(job.process, loaded["session"], again=job.is_retry)
     if isinstance(opened, Finished):
         log.info("%s; there is nothing to audit before a publish", opened.reason)
         return {"session": loaded["session"], "report": None}
@@ -139,7 +139,7 @@ def _publish(job: Job) -> dict[str, Any]:
         raise _missing(
             job, "audit", f"the audit's result is of session {audited['session']}, not of {loaded['session']}"
         )
-    opened = steps.resume(job.process, loaded["session"])
+    opened = steps.resume(job.process, loaded["session"], again=job.is_retry)
     if isinstance(opened, Finished):
         return job.finish(opened)
     if audited["report"] is None:
@@ -153,7 +153,7 @@ def _reopen(job: Job, session_id: str) -> Session | Finished:
     from airflow_incremental.sessions.planner import plan
 
     try:
-        return steps.resume(job.process, session_id)
+        return steps.resume(job.process, session_id, again=job.is_retry)
     except SessionSuperseded as error:
         if job.process.transform is None:
             raise

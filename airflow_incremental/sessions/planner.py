@@ -35,6 +35,7 @@ from airflow_incremental.iceberg.locks import (
     end_session,
     has_others,
     read_lock,
+    renew_lock,
     take_lock,
 )
 from airflow_incremental.iceberg.publish import publish_positions
@@ -65,8 +66,9 @@ _ROUNDS = 5
 def plan(process: Process) -> Session | Finished:
     """Open a session, find the one this run already has, or find that there is nothing to do.
 
-    A session of the same task is resumed. One whose run is over is taken over, and its changes are planned anew together with what
-    came since. One whose run is alive raises :class:`SessionBusy`, one of another deployment :class:`ForeignSession`.
+    A session of the same task is resumed: the lock is renewed, so that the try that began the session, should it be alive, changes
+    nothing any more. One whose run is over is taken over, and its changes are planned anew together with what came since. One whose
+    run is alive raises :class:`SessionBusy`, one of another deployment :class:`ForeignSession`.
     """
     for attempt in range(_ROUNDS):
         target = _target(process)
@@ -106,8 +108,11 @@ def _open_session(process: Process, target: Table) -> Session | Begin | None:
     if not lock.plan.owner.same_task(process.owner):
         return _may_take_over(process, lock)
     if lock.plan.declared == process.spec.digest:
+        begin = renew_lock(process.catalog, lock, process.owner)
+        if begin is None:
+            return None  # published or ended a moment ago, which taking the lock will notice
         log.info("resuming session %s of this run", lock.plan.session)
-        return Session(process=process, begin=lock)
+        return Session(process=process, begin=begin)
     end_session(process.catalog, lock, keep=False, reason="the load was declared anew since it was planned")
     log.warning("session %s was planned from another declaration of the load; planning anew", lock.plan.session)
     return None

@@ -15,8 +15,8 @@ from airflow_incremental.core.errors import AuditFailed, PlanExpired, SessionSup
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.locks import check_owned, end_session, read_lock, superseded
-from airflow_incremental.iceberg.publish import MainMoved, find_published
+from airflow_incremental.iceberg.locks import check_owned, end_session, read_lock, renew_lock, superseded
+from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.reads import read_files
 from airflow_incremental.iceberg.scratch import collect
@@ -40,15 +40,21 @@ log = logging.getLogger(__name__)
 _ROUNDS = 8
 
 
-def resume(process: Process, session_id: str) -> Session | Finished:
+def resume(process: Process, session_id: str, *, again: bool) -> Session | Finished:
     """Find a session by its id: open, or published already.
 
-    :raises SessionSuperseded: it is neither; another session took over or it was ended.
+    :param again: an earlier try of this step may be alive, asleep or cut off. The lock is renewed, one commit, and from then on the
+        earlier try changes nothing. False where the step before hands the session over and nobody else has begun this one.
+    :raises SessionSuperseded: it is neither; another session took over or it was ended. Or yet another try renewed the lock first.
     """
     target = load_table(process.catalog, process.spec.target.table, role="target")
     lock = read_lock(target, process.spec.process)
     if lock is not None and lock.plan.session == session_id:
-        return Session(process=process, begin=lock)
+        begin = renew_lock(process.catalog, lock, process.owner) if again else lock
+        if begin is not None:
+            return Session(process=process, begin=begin)
+        target = load_table(process.catalog, process.spec.target.table, role="target")
+        lock = read_lock(target, process.spec.process)
     done = publish_of_session(target, process.spec.process, session_id)
     if done is not None:
         return Finished(outcome="already_published", reason=f"session {session_id} is published", published=done)
@@ -116,8 +122,8 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
 def publish(session: Session, report: AuditReport) -> Finished:
     """Make the audited snapshot ``main`` and move the watermark, in one commit.
 
-    If ``main`` moved since the seal, the same rows are sealed again on top of it first. A report of another snapshot than the one
-    sealed now is not believed: the audits run again.
+    If ``main`` moved since the seal, or the run was cleared, the same rows are sealed again on top of it first. A report of another
+    snapshot than the one sealed now is not believed: the audits run again.
     """
     process, plan = session.process, session.plan
     for _ in range(_ROUNDS):
@@ -133,8 +139,11 @@ def publish(session: Session, report: AuditReport) -> Finished:
             report = audit(session, sealed)
         try:
             found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict)
-        except MainMoved:
-            log.info("main moved since snapshot %s was sealed; sealing the same rows again", sealed.snapshot_id)
+        except SealOutdated:
+            log.info(
+                "main moved, or the run was cleared, since snapshot %s was sealed; sealing the same rows again",
+                sealed.snapshot_id,
+            )
             again = _reseal(session, sealed)
             # The audits looked at the session's own rows, and those are the very same files.
             report = attrs.evolve(report, snapshot_id=again.snapshot_id)

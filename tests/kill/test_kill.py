@@ -95,6 +95,26 @@ def test_killed_anywhere_the_next_run_takes_over(tmp_path: Path, mode: str) -> N
         world.check()
 
 
+def test_a_retry_killed_while_it_renews_the_lock(tmp_path: Path) -> None:
+    events = events_of_a_session(tmp_path, "append")
+    locked = events.index("after commit") + 1
+    home = tmp_path / "world"
+    restored = Restored(home, "append")
+    restored()
+    assert Child(run_session, home, "append", "second", at=locked).wait() == -9
+    retry = Child(run_session, home, "append", "second")
+    assert retry.wait() == 0
+    for at in range(1, retry.events.index("after commit") + 2):
+        world = restored()
+        assert Child(run_session, home, "append", "second", at=locked).wait() == -9
+        child = Child(run_session, home, "append", "second", at=at)
+        assert child.wait() == -9, f"event {at}: {child.events[-1]}"
+        assert steps.run(world.process("second")).did_publish
+        world.check()
+        sweep(world.target, older_than=NOW)
+        assert leftovers(world.target, older_than=NOW) == []
+
+
 def fail_audit(home: Path, mode: str) -> None:
     """Run a session whose blocking audit fails."""
     from airflow_incremental.audits import NotNull

@@ -10,6 +10,7 @@ from airflow.sdk import task, task_group
 
 from airflow_incremental import IcebergSource, IcebergTarget, IncrementalLoad, NotNull, RowCount, iceberg_asset
 from airflow_incremental.core.errors import TargetChanged
+from airflow_incremental.iceberg.locks import renew_lock
 from airflow_incremental.sessions import steps
 from tests.integration.dagtest.loads import CONN_ID, FailsOnce, Worlds, arguments
 from tests.integration.dagtest.runner import new_dag, run_again, run_dag
@@ -142,6 +143,29 @@ def test_a_stage_that_died_is_repeated_without_harm(
     assert run.tasks == states()
     assert sorted(run.tries.values()) == [1, 1, 1, 1, 2]
     assert len(run.events()) == 1
+    world.check()
+
+
+def test_a_retried_stage_renews_the_lock_and_one_that_is_handed_the_session_does_not(
+    make_world: Worlds, dag_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world()
+    renewed: list[str] = []
+
+    def renew(catalog: Any, begin: Any, owner: Any) -> Any:
+        renewed.append(begin.plan.session)
+        return renew_lock(catalog, begin, owner)
+
+    monkeypatch.setattr(steps, "renew_lock", renew)
+    dag = dag_with_group(dag_id, world)
+    world.land(1)
+    assert run_dag(dag).tasks == states()
+    assert renewed == []
+    monkeypatch.setattr(steps, "commit_seal", FailsOnce(steps.commit_seal))
+    world.land(2)
+    run = run_dag(dag)
+    assert run.tries["fact.load"] == 2
+    assert renewed == [run.xcom("fact.plan")["session"]]
     world.check()
 
 

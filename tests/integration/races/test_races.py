@@ -115,7 +115,7 @@ def test_taken_over_between_load_and_publish(tmp_path: Path, mode: str, catalog_
     with pytest.raises(SessionSuperseded, match="taken over"):
         steps.publish(session, report)
     with pytest.raises(SessionSuperseded):
-        steps.resume(session.process, session.plan.session)
+        steps.resume(session.process, session.plan.session, again=False)
     world.check()
 
 
