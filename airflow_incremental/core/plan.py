@@ -41,8 +41,11 @@ class Owner:
     clear_number: int = 0
 
     def same_task(self, other: Owner) -> bool:
-        """Say whether both are tries of one task (or task group) of one run, however often it was cleared."""
-        return (self.deployment, self.dag_id, self.run_id, self.task_id, self.map_index) == (
+        """Say whether both are tries of one task (or task group) of one run, however often it was cleared.
+
+        Without a run nothing tells two callers apart, so they never count as the same.
+        """
+        return bool(self.run_id) and (self.deployment, self.dag_id, self.run_id, self.task_id, self.map_index) == (
             other.deployment,
             other.dag_id,
             other.run_id,

@@ -174,20 +174,29 @@ def _may_take_over(process: Process, lock: Begin) -> Begin:
     """Return the open session if its run is over, else say who has it."""
     holder = lock.plan.owner
     name = process.spec.process
+    abandon = (
+        f"airflow_incremental.sessions.steps.abandon(catalog, {process.spec.target.table!r}, {name!r}, reason=...)"
+    )
     if holder.deployment != process.owner.deployment:
         raise ForeignSession(
             f"process {name!r} is locked by session {lock.plan.session} of {holder}, "
             f"begun {lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC; this deployment is {process.owner.deployment!r}",
             expected="one deployment per process: nobody here can tell whether a run over there is alive",
-            hint="let the other deployment finish, or, if it is gone for good, end its session with "
-            f"airflow_incremental.sessions.steps.abandon(catalog, {process.spec.target.table!r}, {name!r}, reason=...)",
+            hint=f"let the other deployment finish, or, if it is gone for good, end its session with {abandon}",
         )
     if not process.run_is_over(holder):
+        hint = "wait for that run, or choose when_busy='wait' or 'skip'"
+        if not holder.run_id:
+            hint = (
+                f"if nobody works on it any more, go on with it by airflow_incremental.sessions.steps.resume(process, "
+                f"{lock.plan.session!r}, again=True), or end it by {abandon}"
+            )
         raise SessionBusy(
             f"process {name!r} is locked by session {lock.plan.session} of {holder}, begun "
-            f"{lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC, and that run is not over",
+            f"{lock.plan.created_at:%Y-%m-%d %H:%M:%S} UTC, and "
+            + ("that run is not over" if holder.run_id else "nobody can tell whether that is over"),
             expected="one open session per process",
-            hint="wait for that run, or choose when_busy='wait' or 'skip'",
+            hint=hint,
         )
     return lock
 

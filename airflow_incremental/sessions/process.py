@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 class Process:
     """Everything the steps of a session need, besides what the tables say.
 
+    :param owner: who runs it. Without a run id the open session of a caller that died is not found again by itself: give each run
+        an id of its own, and a retry the same.
     :param transform: SQL text or a Python callable (see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`); None when the
         author's own tasks write to the session's scratch branch.
     :param audits: checks of what the session wrote; a failed blocking one keeps it from being published.

@@ -92,6 +92,8 @@ def test_owners() -> None:
     owner = Owner(deployment="d", dag_id="dag", run_id="r", task_id="t", clear_number=1)
     assert owner.same_task(attrs.evolve(owner, clear_number=2))
     assert not owner.same_task(attrs.evolve(owner, map_index=1))
+    nobody = Owner(deployment="d")
+    assert not nobody.same_task(nobody), "nothing tells two callers without a run apart"
     assert Owner.from_json({**owner.to_json(), "from_the_future": 1}) == owner
 
 

@@ -13,7 +13,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from airflow_incremental.audits import NotNull, RowCount
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import AuditFailed, CommitUnknown, SessionSuperseded
+from airflow_incremental.core.errors import AuditFailed, CommitUnknown, SessionBusy, SessionSuperseded
+from airflow_incremental.core.plan import Owner
 from airflow_incremental.iceberg.locks import Begin, read_lock, renew_lock
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.iceberg.sweep import leftovers, sweep
@@ -231,6 +232,23 @@ def test_a_lock_whose_commit_got_no_answer_is_recognised(
     monkeypatch.setattr(SqlCatalog, "commit_table", cut_off)
     with pytest.raises(SessionSuperseded, match="by a later try of its own run"):
         opened(world.process("run"))
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_two_callers_without_a_run_do_not_share_a_session(world: World, over: bool) -> None:
+    """Plain Python use: nobody knows whether the other caller is alive."""
+    caller = Owner(deployment="here")
+    process = world.process(owner=caller, run_is_over=lambda _: over)
+    first = opened(process)
+    if over:
+        assert opened(process).plan.session != first.plan.session, "taken over, not resumed"
+        return
+    with pytest.raises(SessionBusy, match=r"nobody can tell whether that is over.*steps\.resume\(.*steps\.abandon\("):
+        plan(process)
+    assert read_lock(world.target, "proc") == first.begin
+    resumed = again(process, first)
+    steps.publish(resumed, steps.audit(resumed, steps.load(resumed)))
+    world.check()
 
 
 def clear_number_published(world: World) -> int:
