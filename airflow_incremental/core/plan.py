@@ -133,6 +133,8 @@ class Plan:
     sources: tuple[SourcePlan, ...]
     #: Event times of the target that are replaced, in whole units of ``grain``; rows outside fail the session (but in ``append``).
     replaced: EventRanges = EventRanges()
+    #: Whether sessions of the process may replace rows, now or later: other processes have to keep out of its scope.
+    may_replace: bool = False
     #: Event times that rows are added to or replaced in, for people and for downstream; in ``append`` as the source's files say.
     affected: EventRanges = EventRanges()
     #: The part of ``affected`` below what was already complete.

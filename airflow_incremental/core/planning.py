@@ -110,6 +110,7 @@ def make_plan(
         base_session=published.session if published else None,
         sources=tuple(attrs.evolve(p.plan, pinned=positions[n]) for n, p in parts.items()),
         replaced=replaced,
+        may_replace=spec.replaces,
         affected=affected,
         late=affected.below(before),
         grain=target.grain,
@@ -160,6 +161,7 @@ def make_restatement(
             for name, source in spec.sources.items()
         ),
         replaced=whole,
+        may_replace=spec.replaces,
         affected=whole,
         late=whole.below(published.watermark.complete_through),
         grain=target.grain,

@@ -9,7 +9,6 @@ may be asleep with an older transform in hand, holds it no more.
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import attrs
 from pyiceberg.catalog import Catalog
@@ -25,7 +24,6 @@ from pyiceberg.table.update import (
 )
 
 from airflow_incremental.core.errors import (
-    ScopeOverlap,
     SessionBusy,
     SessionSuperseded,
     TableError,
@@ -34,14 +32,14 @@ from airflow_incremental.core.errors import (
     WatermarkLost,
 )
 from airflow_incremental.core.plan import Owner, Plan
-from airflow_incremental.core.spec import ProcessSpec, scopes_overlap
+from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import Built, build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit, discard
 from airflow_incremental.iceberg.refs import removal, session_refs
-from airflow_incremental.iceberg.state import other_processes, published
+from airflow_incremental.iceberg.sharing import check_scopes
+from airflow_incremental.iceberg.state import published
 
-BEGIN = "begin"
 BOOTSTRAP = "bootstrap"
 #: Sealed snapshots of failed sessions that are kept for inspection, per process.
 KEEP_FAILED = 3
@@ -62,7 +60,7 @@ def read_lock(table: Table, process: str) -> Begin | None:
         return None
     snapshot = snapshot_index(table)[ref.snapshot_id]
     summary = snapshot.summary.additional_properties if snapshot.summary else {}
-    if summary.get(naming.RECORD) != BEGIN:
+    if summary.get(naming.RECORD) != naming.BEGIN:
         raise TableError(
             f"branch {naming.lock_ref(process)!r} of the target does not point at a begin record of process {process!r}",
             expected="that only sessions of the process move this branch",
@@ -187,7 +185,7 @@ def _begin_record(table: Table, plan: Plan, *, parent: int) -> Built:
         table,
         parent=snapshot_index(table)[parent],
         summary={
-            naming.RECORD: BEGIN,
+            naming.RECORD: naming.BEGIN,
             naming.PROCESS: plan.process,
             naming.SESSION: plan.session,
             naming.OWNER: json.dumps(plan.owner.to_json()),
@@ -252,65 +250,6 @@ def check_base(table: Table, plan: Plan) -> None:
             expected="the watermark the plan starts from",
             hint="retry the task; it plans anew",
         )
-
-
-def check_scopes(table: Table, spec: ProcessSpec, *, replaces: bool = False) -> None:
-    """Raise ScopeOverlap if another process of this target may replace rows of this one, or the reverse.
-
-    Both processes that have published (their property) and those with an open session (their begin record) are looked at.
-
-    :param replaces: this session replaces rows although its mode does not (a reload or a restatement).
-    """
-    others = _others(table, spec.process)
-    for name, (other_replaces, scope) in sorted(others.items()):
-        if (other_replaces or replaces or spec.replaces) and scopes_overlap(scope, spec.target.scope):
-            raise ScopeOverlap(
-                f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
-                f"both write rows of {spec.target.table} that one of them replaces",
-                expected="disjoint scopes on identity partition columns",
-                hint="give each process IcebergTarget(scope={column: value}), or different targets. "
-                + _how_to_retire(table, name, spec.target.table),
-            )
-
-
-def _how_to_retire(table: Table, process: str, target: str) -> str:
-    """Say how to make a target forget a process that will never run again."""
-    end = (
-        f"end its session with airflow_incremental.sessions.steps.abandon(catalog, {target!r}, {process!r}, reason=...), "
-        if naming.lock_ref(process) in table.metadata.refs
-        else ""
-    )
-    return (
-        f"If process {process!r} no longer runs, retire it: {end}remove the table property {naming.state_property(process)!r} and "
-        f"drop the tag {naming.watermark_tag(process)!r} of {target}; its rows stay"
-    )
-
-
-def has_others(table: Table, process: str) -> bool:
-    """Say whether other processes have published to this target or have an open session on it."""
-    return bool(_others(table, process))
-
-
-def _others(table: Table, process: str) -> dict[str, tuple[bool, Any]]:
-    """Return the other processes of a target -> whether they replace rows, and their scope."""
-    others = {
-        name: (state.get("mode", "append") != "append", state.get("scope"))
-        for name, state in other_processes(table, process).items()
-    }
-    index = snapshot_index(table)
-    for ref in table.metadata.refs.values():
-        snapshot = index.get(ref.snapshot_id)
-        summary = (
-            snapshot.summary.additional_properties if snapshot is not None and snapshot.summary is not None else {}
-        )
-        if summary.get(naming.RECORD) == BEGIN and summary[naming.PROCESS] != process:
-            plan = Plan.decode(summary[naming.PLAN])
-            others[plan.process] = (plan.mode != "append", plan.scope)
-    return others
-
-
-def _show(scope: object) -> str:
-    return "the whole table" if scope is None else str(scope)
 
 
 def end_session(catalog: Catalog, begin: Begin, *, keep: bool, reason: str) -> bool:

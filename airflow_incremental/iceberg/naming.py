@@ -10,6 +10,7 @@ SESSION = PREFIX + "session"
 BASE_SESSION = PREFIX + "base-session"
 #: What a snapshot is: ``begin`` (a lock), ``sealed`` (data, published or not), ``bootstrap`` (first snapshot of an empty target).
 RECORD = PREFIX + "record"
+BEGIN = "begin"
 PLAN = PREFIX + "plan"
 KIND = PREFIX + "kind"
 MODE = PREFIX + "mode"

@@ -7,6 +7,7 @@ and their snapshots, so that history grows by one snapshot per session. Asserted
 
 from __future__ import annotations
 
+import json
 import uuid
 
 from pyiceberg.catalog import Catalog
@@ -30,9 +31,10 @@ from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit, discard
 from airflow_incremental.iceberg.history import main_lineage
-from airflow_incremental.iceberg.locks import Begin, check_base, check_owned, check_scopes
+from airflow_incremental.iceberg.locks import Begin, check_base, check_owned
 from airflow_incremental.iceberg.refs import removal, session_refs
 from airflow_incremental.iceberg.seal import Output, Sealed, check_shape, summary_of
+from airflow_incremental.iceberg.sharing import check_scopes
 from airflow_incremental.iceberg.state import is_publish_of, published_by, state_value
 
 
@@ -147,10 +149,12 @@ def publish_positions(catalog: Catalog, spec: ProcessSpec, plan: Plan) -> Publis
 
 
 def _state_updates(table: Table, plan: Plan, found: Published, verdict: str) -> tuple[TableUpdate, ...]:
-    value = state_value(table, found, scope=plan.scope, mode=plan.mode, verdict=verdict)
+    value = json.loads(state_value(table, found, scope=plan.scope, mode=plan.mode, verdict=verdict))
+    value["may_replace"] = plan.may_replace
+    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
     return (
         SetSnapshotRefUpdate(
             ref_name=naming.watermark_tag(plan.process), type=SnapshotRefType.TAG, snapshot_id=found.snapshot_id
         ),
-        SetPropertiesUpdate(updates={naming.state_property(plan.process): value}),
+        SetPropertiesUpdate(updates={naming.state_property(plan.process): text}),
     )

@@ -25,7 +25,6 @@ from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
-from airflow_incremental.iceberg.locks import BEGIN
 
 #: Other writers' uncommitted files look the same as left-overs; a day is longer than any of their commits should take.
 DEFAULT_AGE = dt.timedelta(days=1)
@@ -127,7 +126,7 @@ def _open_since(table: Table) -> list[dt.datetime]:
     found = []
     for snapshot in snapshot_index(table).values():
         summary = snapshot.summary.additional_properties if snapshot.summary else {}
-        if summary.get(naming.RECORD) == BEGIN:
+        if summary.get(naming.RECORD) == naming.BEGIN:
             found.append(Plan.decode(summary[naming.PLAN]).created_at)
     return found
 

@@ -31,15 +31,14 @@ from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position
 from airflow_incremental.iceberg.locks import (
     Begin,
     bootstrap,
-    check_scopes,
     end_session,
-    has_others,
     read_lock,
     renew_lock,
     take_lock,
 )
 from airflow_incremental.iceberg.publish import publish_positions
 from airflow_incremental.iceberg.scopes import resolve_scope
+from airflow_incremental.iceberg.sharing import check_scopes, has_others
 from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
     check_first_run,
@@ -323,7 +322,7 @@ def _detect(
 ) -> ChangeSet:
     spec = process.spec
     # A first run into an empty target may take everything between the ends; adopted rows must not be replaced by chance.
-    exact = grain if (base is not None or spec.initial.adopt) and spec.mode != "append" else None
+    exact = grain if (base is not None or spec.initial.adopt) and spec.replaces else None
     return detect(
         table,
         base,

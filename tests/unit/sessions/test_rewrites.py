@@ -80,3 +80,19 @@ def test_equality_deletes_on_a_file_that_has_to_be_rewritten_are_refused(world: 
     with pytest.raises(TableError, match=r"equality deletes in .* hide rows of") as refused:
         steps.run(world.process(transform=SQL))
     assert "compact the table with its own engine" in refused.value.hint
+
+
+def test_append_recomputes_only_the_units_that_a_rewritten_file_holds(tmp_path: Path) -> None:
+    """Its bounds span all hours between its first and its last row."""
+    world = World(home=tmp_path, policies={"on_rewrite": "overwrite"}).set_up()
+    world.land(0, 9)
+    world.land(4)
+    steps.run(world.process())
+    world.source.delete("id = 1")
+    finished = steps.run(world.process())
+    assert finished.plan is not None
+    assert finished.plan.replaced.to_json() == [
+        "2024-01-01T00:00:00Z/2024-01-01T01:00:00Z",
+        "2024-01-01T09:00:00Z/2024-01-01T10:00:00Z",
+    ]
+    world.check()

@@ -1,0 +1,73 @@
+"""What a process may replace is registered on the target, so that others keep out of its scope."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_incremental.core.errors import ScopeOverlap
+from airflow_incremental.iceberg import naming
+from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.planner import plan
+from airflow_incremental.sessions.process import Session
+from tests.support.world import World
+
+FIELDS = (("identity", "region"), ("hour", "ts"))
+
+
+def worlds(home: Path, **other: Any) -> tuple[World, World]:
+    """An append process that recomputes rewritten ranges, and a plain one on the same target."""
+    first = World(home=home, target_fields=FIELDS, policies={"on_rewrite": "overwrite"}).set_up()
+    policies = {"initial": {"adopt": "current"}, **other.pop("policies", {})}
+    first.land(0, 1)
+    return first, World(home=home, name="other", target_fields=FIELDS, policies=policies, **other)
+
+
+@pytest.mark.parametrize("far", ["open", "published"])
+def test_an_append_that_recomputes_rewritten_ranges_keeps_others_out(tmp_path: Path, far: str) -> None:
+    first, second = worlds(tmp_path)
+    if far == "open":
+        assert isinstance(plan(first.process()), Session)
+    else:
+        steps.run(first.process())
+    with pytest.raises(ScopeOverlap, match=r"process 'other' \(scope the whole table\) and process 'proc'"):
+        steps.run(second.process())
+
+
+def test_the_watermark_of_a_run_without_rows_registers_it_as_well(tmp_path: Path) -> None:
+    first, second = worlds(tmp_path)
+    first.policies = {"on_rewrite": "overwrite", "initial": "current"}
+    assert steps.run(first.process()).outcome == "nothing_to_do"
+    with pytest.raises(ScopeOverlap):
+        steps.run(second.process())
+
+
+def test_plain_appends_and_disjoint_scopes_get_along(tmp_path: Path) -> None:
+    first, second = worlds(tmp_path / "plain")
+    first.policies = {}
+    steps.run(first.process())
+    assert steps.run(second.process()).outcome == "nothing_to_do"
+    first, second = worlds(tmp_path / "scopes", scope={"region": "us"})
+    first.scope = {"region": "eu"}
+    steps.run(first.process())
+    assert steps.run(second.process()).outcome == "nothing_to_do"
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_registration_that_does_not_say_is_read_by_its_mode(tmp_path: Path, mode: str) -> None:
+    first, second = worlds(tmp_path)
+    first.policies = {}
+    steps.run(first.process())
+    key = naming.state_property("proc")
+    stored = json.loads(first.target.properties[key])
+    assert stored.pop("may_replace") is False
+    with first.target.transaction() as transaction:
+        transaction.set_properties({key: json.dumps({**stored, "mode": mode})})
+    if mode == "append":
+        assert steps.run(second.process()).outcome == "nothing_to_do"
+    else:
+        with pytest.raises(ScopeOverlap):
+            steps.run(second.process())
