@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.engines.duckdb import DuckDBEngine
+from airflow_incremental.engines.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -51,17 +50,11 @@ class Process:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of the rendered transform: a retry after it was fixed does the load again."""
-        if self.transform is None:
-            return "own-writes"
-        if isinstance(self.transform, str):
-            text = self.transform
-        else:
-            try:
-                text = inspect.getsource(self.transform)
-            except (OSError, TypeError):
-                text = repr(self.transform)  # differs in every process, so such a load is done again by a retry
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """A digest of the rendered transform: a retry after it was corrected does the load again.
+
+        What of a callable it covers, and what not, says :mod:`airflow_incremental.engines.fingerprint`.
+        """
+        return "own-writes" if self.transform is None else fingerprint(self.transform)
 
 
 @attrs.frozen(kw_only=True)

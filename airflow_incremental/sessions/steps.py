@@ -79,12 +79,14 @@ def load(session: Session) -> Sealed:
     check_owned(target, session.begin)
     sealed = find_sealed(target, plan)
     # Own writes may have been done again since; what is on the scratch branch now decides.
-    same = sealed is not None and sealed.output.fingerprint == process.fingerprint and process.transform is not None
+    # Taken before the transform runs, which may change what it holds.
+    fingerprint = process.fingerprint
+    same = sealed is not None and sealed.output.fingerprint == fingerprint and process.transform is not None
     if sealed is not None and same:
         log.info("session %s is sealed already as snapshot %s", plan.session, sealed.snapshot_id)
         return sealed
     try:
-        output = _output(session, target)
+        output = _output(session, target, fingerprint)
         sealed = commit_seal(process.catalog, process.spec, session.begin, output, progress=log.info)
     except (PlanExpired, TargetChanged) as error:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
@@ -195,7 +197,7 @@ def session_rows(target: Table, sealed: Sealed) -> SourceRead:
     return read_files(target, "rows", sealed.output.files)
 
 
-def _output(session: Session, target: Table) -> Output:
+def _output(session: Session, target: Table, fingerprint: str) -> Output:
     """Produce the session's data files: by its transform, or from what the author's tasks wrote to the scratch branch."""
     process, plan, spec = session.process, session.plan, session.process.spec
     if process.transform is None:
@@ -231,7 +233,7 @@ def _output(session: Session, target: Table) -> Output:
     return Output(
         files=written.files,
         write_id=write_id,
-        fingerprint=process.fingerprint,
+        fingerprint=fingerprint,
         schema_id=target.metadata.current_schema_id,
         spec_id=target.metadata.default_spec_id,
     )

@@ -251,6 +251,29 @@ def test_two_callers_without_a_run_do_not_share_a_session(world: World, over: bo
     world.check()
 
 
+def scaled(factor: int) -> Callable[..., Any]:
+    """A transform that holds a number, and a list that it changes when it runs."""
+    calls: list[int] = []
+
+    def transform(relations: Mapping[str, Any], _plan: object) -> Any:
+        calls.append(1)
+        return relations["events"].project(f"id, ts, region, v * {factor} AS v10")
+
+    return transform
+
+
+def test_what_a_callable_holds_decides_whether_a_retry_loads_again(world: World) -> None:
+    first = opened(world.process("run", transform=scaled(9)))
+    sealed = steps.load(first)
+    same = again(world.process("run", transform=scaled(9)), first)
+    assert steps.load(same) == sealed
+    corrected = again(world.process("run", transform=scaled(10)), first)
+    found = steps.load(corrected)
+    assert found != sealed
+    steps.publish(corrected, steps.audit(corrected, found))
+    world.check()
+
+
 def clear_number_published(world: World) -> int:
     last = published(world.target, "proc")
     assert last is not None
