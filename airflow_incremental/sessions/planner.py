@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from airflow_incremental.audits.compile import measures_of
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.declared import check_source_declared, check_target_declared
 from airflow_incremental.core.errors import (
@@ -118,17 +119,22 @@ def _open_session(process: Process, target: Table) -> Session | Begin | None:
 
 
 def draft(process: Process, target: Table) -> Plan | Finished:
-    """Decide what a session would do, touching nothing: what a preview shows is this very plan."""
+    """Decide what a session would do, touching nothing: what a preview shows is this very plan.
+
+    :raises AuditFailed: an audit does not fit the target's columns.
+    """
     spec = resolve_scope(target, process.spec)
     process = attrs.evolve(process, spec=spec)
     now = dt.datetime.now(UTC)
     facts = target_facts(target, spec)
     mine = publish_of_owner(target, spec.process, process.owner)
+    if mine is not None and Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
+        return Finished(
+            outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine
+        )
+    # An audit that names a column the target does not have is found before the load, not after.
+    measures_of(process.audits, target.schema().as_arrow())
     if mine is not None:
-        if Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
-            return Finished(
-                outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine
-            )
         again = _restate(process, target, facts, mine, now)
         if again is not None:
             return again

@@ -9,7 +9,8 @@ from typing import Any
 import attrs
 import pytest
 
-from airflow_incremental.core.errors import IncrementalError, TableError, TransformError
+from airflow_incremental.audits import AcceptedValues, Audit, NotNull
+from airflow_incremental.core.errors import AuditFailed, IncrementalError, TableError, TransformError
 from airflow_incremental.core.spec import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.targets import check_format
 from airflow_incremental.sessions import steps
@@ -79,6 +80,24 @@ def test_a_run_refuses(tmp_path: Path, change: Callable[[Process], Process], mes
     assert world.target_rows() == {}
     # The corrected run of the same or a later try goes on as if nothing had been.
     assert steps.run(world.process("bad")).did_publish
+    world.check()
+
+
+@pytest.mark.parametrize(
+    ("audit", "message"),
+    [
+        (NotNull("totl"), r"not_null\(totl\).*totl"),
+        (AcceptedValues("total", ["a"]), r"compares the column 'total' of type int64 with"),
+    ],
+)
+def test_an_audit_that_does_not_fit_is_found_before_the_load(tmp_path: Path, audit: Audit, message: str) -> None:
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0.5)
+    with pytest.raises(AuditFailed, match=message):
+        steps.run(world.process("bad", audits=(audit,), transform=broken))
+    assert list(world.target.metadata.refs) == ["main"], "no session was opened"
+    assert steps.run(world.process("bad", audits=(NotNull("total"),))).did_publish
+    assert steps.run(world.process("bad", audits=(audit,))).outcome == "already_published"
     world.check()
 
 
