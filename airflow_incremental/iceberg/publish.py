@@ -7,7 +7,6 @@ and their snapshots, so that history grows by one snapshot per session. Asserted
 
 from __future__ import annotations
 
-import json
 import uuid
 
 from pyiceberg.catalog import Catalog
@@ -149,12 +148,10 @@ def publish_positions(catalog: Catalog, spec: ProcessSpec, plan: Plan) -> Publis
 
 
 def _state_updates(table: Table, plan: Plan, found: Published, verdict: str) -> tuple[TableUpdate, ...]:
-    value = json.loads(state_value(table, found, scope=plan.scope, mode=plan.mode, verdict=verdict))
-    value["may_replace"] = plan.may_replace
-    text = json.dumps(value, separators=(",", ":"), sort_keys=True)
+    value = state_value(table, found, mode=plan.mode, may_replace=plan.may_replace, verdict=verdict)
     return (
         SetSnapshotRefUpdate(
             ref_name=naming.watermark_tag(plan.process), type=SnapshotRefType.TAG, snapshot_id=found.snapshot_id
         ),
-        SetPropertiesUpdate(updates={naming.state_property(plan.process): text}),
+        SetPropertiesUpdate(updates={naming.state_property(plan.process): value}),
     )

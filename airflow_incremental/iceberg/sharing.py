@@ -58,7 +58,7 @@ def has_others(table: Table, process: str) -> bool:
 def _others(table: Table, process: str) -> dict[str, tuple[bool, Any]]:
     """Return the other processes of a target -> whether they replace rows, and their scope."""
     others = {
-        name: (state.get("may_replace", state.get("mode", "append") != "append"), state.get("scope"))
+        name: (state["may_replace"], state["watermark"]["scope"])
         for name, state in other_processes(table, process).items()
     }
     index = snapshot_index(table)

@@ -115,8 +115,11 @@ def publish_of_session(table: Table, process: str, session: str) -> Published | 
     return None
 
 
-def state_value(table: Table, published_: Published, *, scope: Any, mode: str, verdict: str) -> str:
-    """Return the text of the state property: a few hundred bytes that say who published what, and the declared scope."""
+def state_value(table: Table, published_: Published, *, mode: str, may_replace: bool, verdict: str) -> str:
+    """Return the text of the state property: a few hundred bytes that say who published what, and what it may do to the target.
+
+    :param may_replace: whether the process can replace rows of its scope, not only add some.
+    """
     return json.dumps(
         {
             "session": published_.session,
@@ -124,7 +127,7 @@ def state_value(table: Table, published_: Published, *, scope: Any, mode: str, v
             "table_uuid": str(table.metadata.table_uuid),
             "watermark": published_.watermark.to_json(),
             "mode": mode,
-            "scope": None if scope is None else {k: list(v) for k, v in scope.items()},
+            "may_replace": may_replace,
             "audits": verdict,
         },
         separators=(",", ":"),

@@ -56,7 +56,7 @@ class History:
         batch = arrow_rows(self.table, [(self.made, at(self.made))])
         self.table.append(batch if rows else batch.slice(0, 0), snapshot_properties=words)
         snapshot = head(self.table)
-        value = state_value(self.table, published_by(snapshot), scope=None, mode="append", verdict="none")
+        value = state_value(self.table, published_by(snapshot), mode="append", may_replace=False, verdict="none")
         self.table.catalog.commit_table(
             self.table,
             (AssertRefSnapshotId(ref="main", snapshot_id=snapshot.snapshot_id),),

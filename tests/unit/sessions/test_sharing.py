@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_incremental.core.errors import ScopeOverlap
-from airflow_incremental.iceberg import naming
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
@@ -54,20 +52,3 @@ def test_plain_appends_and_disjoint_scopes_get_along(tmp_path: Path) -> None:
     first.scope = {"region": "eu"}
     steps.run(first.process())
     assert steps.run(second.process()).outcome == "nothing_to_do"
-
-
-@pytest.mark.parametrize("mode", ["append", "overwrite"])
-def test_a_registration_that_does_not_say_is_read_by_its_mode(tmp_path: Path, mode: str) -> None:
-    first, second = worlds(tmp_path)
-    first.policies = {}
-    steps.run(first.process())
-    key = naming.state_property("proc")
-    stored = json.loads(first.target.properties[key])
-    assert stored.pop("may_replace") is False
-    with first.target.transaction() as transaction:
-        transaction.set_properties({key: json.dumps({**stored, "mode": mode})})
-    if mode == "append":
-        assert steps.run(second.process()).outcome == "nothing_to_do"
-    else:
-        with pytest.raises(ScopeOverlap):
-            steps.run(second.process())
