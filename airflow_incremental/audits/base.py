@@ -14,7 +14,7 @@ import attrs
 from airflow_incremental.audits.values import decode, encode
 from airflow_incremental.core.audit import Severity
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.spec import is_template, one_of
+from airflow_incremental.core.literals import is_template, one_of
 
 _NAME_LIMIT = 200
 

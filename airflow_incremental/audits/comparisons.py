@@ -13,7 +13,7 @@ from airflow_incremental.audits.base import Audit, columns_of, label, name_of, s
 from airflow_incremental.audits.values import Kind, Value, checked, decode, kind_of, show
 from airflow_incremental.core.audit import Severity
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.spec import one_of
+from airflow_incremental.core.literals import one_of
 
 #: Which of its two bounds a ``Between`` lets pass; pandas' words.
 Inclusive = Literal["both", "left", "right", "neither"]

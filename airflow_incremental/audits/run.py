@@ -22,14 +22,12 @@ from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult
-from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.limits import check_samples
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import open_connection
 from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.engines.worker import Worker
 
-#: Sample rows travel through XCom and logs; more than this belong into a query of one's own.
-SAMPLE_LIMIT = 100
 _RELATION = "rows"
 
 
@@ -58,12 +56,7 @@ def run_audits(
     :raises AuditIncomplete: when the rows could not be read to their end; a retry may succeed.
     """
     found = validate_audits(audits)
-    if isinstance(samples, bool) or not isinstance(samples, int) or not 0 <= samples <= SAMPLE_LIMIT:
-        raise ArgumentError(
-            f"{samples!r} sample rows are asked for",
-            expected=f"a number from 0 to {SAMPLE_LIMIT}",
-            hint="query the audited snapshot for more",
-        )
+    check_samples(samples)
     if not found:
         return AuditReport(snapshot_id=snapshot_id, rows=None)
     measures = measures_of(found, read.schema)

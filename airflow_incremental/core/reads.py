@@ -15,6 +15,9 @@ from airflow_incremental.core.ranges import EventRanges
 if TYPE_CHECKING:
     import pyarrow as pa
 
+#: Relation with the plan's ranges that every transform can read besides its sources.
+PLAN_RANGES = "plan_ranges"
+
 
 @attrs.frozen(kw_only=True)
 class ReadPart:

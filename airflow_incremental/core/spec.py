@@ -6,13 +6,15 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.literals import check_name, check_table, choice, is_template
 from airflow_incremental.core.ranges import format_time, parse_time, utc
+from airflow_incremental.core.reads import PLAN_RANGES
 
 Mode = Literal["append", "overwrite"]
 OnRewrite = Literal["fail", "ignore", "overwrite"]
@@ -26,37 +28,6 @@ _PROCESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _RESERVED = ("wm_", "failed_")
 _SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTITION = re.compile(r"(?:(hour|day|month|year|identity)\((\w+)\)|(\w+))")
-_TEMPLATE = "{{"
-
-
-def is_template(text: Any) -> bool:
-    """Say whether a value still holds a Jinja expression, so that it can only be checked when it is rendered."""
-    return isinstance(text, str) and (_TEMPLATE in text or "{%" in text)
-
-
-def one_of(value: Any, choices: Any, *, what: str) -> Any:
-    """Return ``value`` if it is one of the members of the ``Literal`` ``choices``; templates pass until they are rendered."""
-    allowed = get_args(choices)
-    if value in allowed or is_template(value):
-        return value
-    raise ArgumentError(f"{what} is {value!r}", expected=f"one of {', '.join(repr(a) for a in allowed)}")
-
-
-def _choice(choices: Any) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
-    def check(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-        one_of(value, choices, what=attribute.name)
-
-    return check
-
-
-def _table_name(value: Any, *, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise ArgumentError(f"{what} is {value!r}", expected="a table identifier such as 'namespace.table'")
-    if not is_template(value) and "." not in value.strip("."):
-        raise ArgumentError(
-            f"{what} is {value!r}, which names no namespace", expected="a table identifier such as 'namespace.table'"
-        )
-    return value
 
 
 @attrs.frozen
@@ -74,7 +45,10 @@ class IcebergSource:
     branch: str = "main"
 
     def __attrs_post_init__(self) -> None:
-        _table_name(self.table, what="the table of a source")
+        check_table(self.table, what="the table of a source")
+        check_name(self.branch, what=f"the branch of source {self.table!r}")
+        if self.event_time is not None:
+            check_name(self.event_time, what=f"the event_time of source {self.table!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the form Airflow can template and serialise."""
@@ -108,7 +82,25 @@ def _scope(scope: Any) -> dict[str, tuple[ScopeValue, ...]] | None:
 def _partition_by(fields: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if fields is None:
         return None
-    return (fields,) if isinstance(fields, str) else tuple(fields)
+    found = (fields,) if isinstance(fields, str) else tuple(fields) if isinstance(fields, Sequence) else (fields,)
+    for item in found:
+        if not isinstance(item, str) or not (is_template(item) or _PARTITION.fullmatch(item)):
+            raise ArgumentError(
+                f"partition_by holds {item!r}",
+                expected="hour(col), day(col), month(col), year(col), identity(col) or col",
+            )
+    return found
+
+
+def _flag(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool) and not is_template(value):
+        raise ArgumentError(
+            f"{attribute.name} of a target is {value!r}",
+            expected="True or False",
+            hint="a template renders text, and 'False' would count as true; set render_template_as_native_obj=True on the DAG"
+            if isinstance(value, str)
+            else "",
+        )
 
 
 @attrs.frozen
@@ -129,17 +121,26 @@ class IcebergTarget:
     table: str
     event_time: str | None = None
     scope: Mapping[str, Sequence[ScopeValue]] | None = attrs.field(default=None, converter=_scope)
-    create: bool = False
+    create: bool = attrs.field(default=False, validator=_flag)
     partition_by: tuple[str, ...] | None = attrs.field(default=None, converter=_partition_by)
 
     def __attrs_post_init__(self) -> None:
-        _table_name(self.table, what="the table of the target")
-        for item in self.partition_by or ():
-            if not is_template(item) and _PARTITION.fullmatch(item) is None:
-                raise ArgumentError(
-                    f"partition_by holds {item!r}",
-                    expected="hour(col), day(col), month(col), year(col), identity(col) or col",
-                )
+        check_table(self.table, what="the table of the target")
+        if self.event_time is not None:
+            check_name(self.event_time, what=f"the event_time of target {self.table!r}")
+        if self.create:
+            self._check_partitioning()
+
+    def _check_partitioning(self) -> None:
+        """Refuse to create a table whose partitions are not told apart."""
+        columns = [column for _, column in self.partition_fields()]
+        doubled = sorted({column for column in columns if columns.count(column) > 1})
+        if doubled:
+            raise ArgumentError(
+                f"partition_by of target {self.table!r} names {', '.join(map(repr, doubled))} more than once",
+                expected="each column once",
+                hint="keep the finest: hour(col) tells days apart too",
+            )
 
     def partition_fields(self) -> tuple[tuple[str, str], ...]:
         """Return ``(transform, column)`` pairs of a table that is created."""
@@ -213,10 +214,14 @@ class Initial:
                 return cls(position=value)
             if value.lstrip("-").isdigit():
                 return cls(position=int(value))
-            return cls(position=parse_time(value, what="initial"))
+            if value[:1].isdigit():
+                return cls(position=parse_time(value, what="initial"))
         raise ArgumentError(
             f"initial is {value!r}",
             expected="'all', 'current', a snapshot id, a time with zone, or {'adopt': one of these}",
+            hint="write {'adopt': 'current'} to take the rows of a filled target as loaded up to now"
+            if value == "adopt"
+            else "",
         )
 
 
@@ -239,7 +244,8 @@ def check_process_name(name: Any) -> str:
         raise ArgumentError(
             f"the process name is {name!r}",
             expected="1 to 64 letters, digits, '_', '-' or '.', starting with a letter or digit and not with 'wm_' or 'failed_'",
-            hint="a process name is the identity of the watermark: choose one that survives renames of DAGs and tasks",
+            hint="give process=... (the default is the target's identifier); it is the identity of the watermark: choose one that "
+            "survives renames of DAGs and tasks",
         )
     return name
 
@@ -264,17 +270,19 @@ class ProcessSpec:
     process: str = attrs.field(converter=check_process_name)
     sources: Mapping[str, IcebergSource]
     target: IcebergTarget
-    mode: Mode = attrs.field(validator=_choice(Mode))
+    mode: Mode = attrs.field(validator=choice(Mode))
     initial: Initial = attrs.field(factory=lambda: Initial(position="all"), converter=_initial)
-    on_rewrite: OnRewrite = attrs.field(default="fail", validator=_choice(OnRewrite))
-    on_null_event_time: OnNullEventTime = attrs.field(default="fail", validator=_choice(OnNullEventTime))
-    on_lost_watermark: OnLostWatermark = attrs.field(default="fail", validator=_choice(OnLostWatermark))
-    on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=_choice(OnMissingBounds))
+    on_rewrite: OnRewrite = attrs.field(default="fail", validator=choice(OnRewrite))
+    on_null_event_time: OnNullEventTime = attrs.field(default="fail", validator=choice(OnNullEventTime))
+    on_lost_watermark: OnLostWatermark = attrs.field(default="fail", validator=choice(OnLostWatermark))
+    on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=choice(OnMissingBounds))
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
-        if self.replaces:
+        # Not ``replaces``: while the mode is a template, nobody knows.
+        if self.mode == "overwrite" or self.on_rewrite == "overwrite":
             self._check_event_times()
+        self._check_created()
         if self.mode == "append" and len(self.sources) > 1:
             raise ArgumentError(
                 f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
@@ -285,12 +293,20 @@ class ProcessSpec:
     def _check_sources(self) -> None:
         if not self.sources:
             raise ArgumentError(f"process {self.process!r} has no sources", expected="at least one IcebergSource")
+        taken = [PLAN_RANGES]
         for name, source in self.sources.items():
-            if _SOURCE_NAME.fullmatch(name) is None:
+            if not isinstance(name, str) or _SOURCE_NAME.fullmatch(name) is None:
                 raise ArgumentError(
                     f"a source of process {self.process!r} is named {name!r}",
                     expected="a name SQL can use without quotes: letters, digits and '_'",
                 )
+            if name.lower() in taken:
+                raise ArgumentError(
+                    f"the source name {name!r} of process {self.process!r} is taken",
+                    expected=f"names that differ by more than case, which SQL ignores, and none is {PLAN_RANGES!r}",
+                    hint="rename the source in the DAG and in the transform",
+                )
+            taken.append(name.lower())
             if source.table == self.target.table:
                 raise ArgumentError(
                     f"process {self.process!r} reads and writes {self.target.table!r}",
@@ -317,6 +333,29 @@ class ProcessSpec:
                 f"process {self.process!r} recomputes rewritten ranges, but source and target name different event times",
                 expected="the same event_time column in source and target, carried through unchanged by the transform",
                 hint="give both the same column name, or choose on_rewrite='fail' or 'ignore'",
+            )
+
+    def _check_created(self) -> None:
+        """Refuse to create a table that the same process could not load: it would then be in the way."""
+        target, event_time = self.target, self.target.event_time
+        if target.create is not True or any(is_template(item) for item in (event_time, *(target.partition_by or ()))):
+            return
+        fields = target.partition_fields()
+        given = list(target.partition_by or [f"day({event_time})"])
+        if (self.mode == "overwrite" or self.on_rewrite == "overwrite") and event_time not in [c for _, c in fields]:
+            raise ArgumentError(
+                f"the target of process {self.process!r} would be created without a partition of its event_time {event_time!r}; "
+                f"partition_by is {given!r}",
+                expected="partitions by hour, day, month or year of the event time (or the date itself): ranges are replaced",
+                hint=f"write partition_by={[f'day({event_time})', *given]!r}",
+            )
+        missing = [column for column in target.scope or () if ("identity", column) not in fields]
+        if missing:
+            raise ArgumentError(
+                f"the target of process {self.process!r} would be created without a partition of its scope's {missing!r}; "
+                f"partition_by is {given!r}",
+                expected="the columns of the scope among the partitions, as they are",
+                hint=f"write partition_by={[*given, *missing]!r}",
             )
 
     @property

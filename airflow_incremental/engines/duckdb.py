@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from airflow_incremental.core.errors import IncrementalError
+from airflow_incremental.core.limits import check_engine
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.columns import columns_of
@@ -36,12 +37,16 @@ class DuckDBEngine:
     :param memory_limit: what DuckDB may use before it spills to disk, such as ``"2GB"``; default is 80% of the memory
         it sees.
     :param threads: default is one per core.
+    :raises ArgumentError: DuckDB would not take one of them.
     """
 
     memory_limit: str | None = None
     threads: int | None = None
     #: What runs now, so that another thread or a signal handler can stop it.
     _workers: list[Worker] = attrs.field(factory=list, init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        check_engine(self.memory_limit, self.threads)
 
     @contextmanager
     def run(

@@ -17,11 +17,8 @@ import pyarrow as pa
 from airflow_incremental.core.errors import PlanExpired, TransformError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import EventRanges
-from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.core.reads import PLAN_RANGES, ReadPart, SourceRead
 from airflow_incremental.engines.filters import EventTimeColumn, filtered, internal_table, quote
-
-#: Relation with the plan's ranges that every transform can read.
-PLAN_RANGES = "plan_ranges"
 
 
 def open_connection(

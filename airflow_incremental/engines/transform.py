@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from airflow_incremental.core.errors import IncrementalError, TransformError
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.core.reads import PLAN_RANGES, SourceRead
 from airflow_incremental.engines.columns import columns_of
 from airflow_incremental.engines.filters import quote
-from airflow_incremental.engines.relations import PLAN_RANGES, expired, local_path
+from airflow_incremental.engines.relations import expired, local_path
 from airflow_incremental.engines.worker import TransformInterrupted, Worker
 
 _UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")

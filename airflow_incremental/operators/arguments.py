@@ -6,11 +6,13 @@ the task, on the rendered values.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from airflow_incremental.audits import Audit, validate_audits
-from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
+from airflow_incremental.core.literals import is_template, one_of
 from airflow_incremental.core.spec import (
     IcebergSource,
     IcebergTarget,
@@ -22,8 +24,8 @@ from airflow_incremental.core.spec import (
     ProcessSpec,
     check_process_name,
     initial_as_plain,
-    is_template,
-    one_of,
+    scopes_overlap,
+    show_scope,
 )
 
 WhenBusy = Literal["wait", "skip", "fail"]
@@ -50,7 +52,7 @@ _POLICIES = {
     "on_lost_watermark": OnLostWatermark,
     "on_missing_bounds": OnMissingBounds,
 }
-_SQL_FILE = ".sql"
+SQL_FILE = ".sql"
 
 
 def is_open(value: Any) -> bool:
@@ -80,12 +82,14 @@ def default_process(process: Any, target: Any) -> Any:
     return target.get("table")
 
 
-def check_parsed(fields: Mapping[str, Any], *, audits: Any) -> None:
+def check_parsed(fields: Mapping[str, Any], *, iceberg_conn_id: Any, audits: Any) -> ProcessSpec | None:
     """Check what is literal of plain, not yet rendered arguments.
 
     :param fields: the ``SPEC_FIELDS``.
+    :returns: what they declare; None while that is not known.
     :raises ArgumentError: a value is wrong, whatever the rest will be rendered to.
     """
+    spec = None
     for name, choices in _POLICIES.items():
         if not is_open(fields[name]):
             one_of(fields[name], choices, what=name)
@@ -93,16 +97,36 @@ def check_parsed(fields: Mapping[str, Any], *, audits: Any) -> None:
     if not is_open(whole) and not is_template(fields["sources"]) and not is_template(fields["target"]):
         spec = build_spec(fields)
         for table in [spec.target.table, *(s.table for s in spec.sources.values())]:
-            if table.endswith(_SQL_FILE):
+            if table.endswith(SQL_FILE):
                 raise ArgumentError(
                     f"a table is named {table!r}",
-                    expected=f"a name that does not end in {_SQL_FILE!r}: Airflow takes that for the name of a file",
+                    expected=f"a name that does not end in {SQL_FILE!r}: Airflow takes that for the name of a file",
                     hint="give it through a template, for example {{ params.table }}",
                 )
     elif not is_open(fields["process"]) and fields["process"] is not None:
         check_process_name(fields["process"])
     if not is_open(audits) and not is_template(audits):
         validate_audits(audits)
+    if not is_open(iceberg_conn_id) and (not isinstance(iceberg_conn_id, str) or not iceberg_conn_id):
+        raise ArgumentError(
+            f"iceberg_conn_id is {iceberg_conn_id!r}", expected="the id of an Airflow connection of the type 'iceberg'"
+        )
+    return spec
+
+
+def check_disjoint(one: ProcessSpec, other: ProcessSpec, *, who: str) -> None:
+    """Refuse two processes of one target where one replaces rows of the other, as far as their literals tell.
+
+    :raises ScopeOverlap: they do.
+    """
+    replaces = any("overwrite" in (spec.mode, spec.on_rewrite) for spec in (one, other))
+    if one.target.table == other.target.table and replaces and scopes_overlap(one.target.scope, other.target.scope):
+        raise ScopeOverlap(
+            f"{who} write {one.target.table!r}, one of them replaces rows, and their scopes overlap: "
+            f"{show_scope(one.target.scope)}; {show_scope(other.target.scope)}",
+            expected="scopes on identity partition columns that have no row in common",
+            hint="give each IcebergTarget(scope={column: value}), or a target of its own",
+        )
 
 
 def build_spec(fields: Mapping[str, Any]) -> ProcessSpec:
@@ -146,9 +170,12 @@ def _build(cls: Any, value: Any, *, what: str) -> Any:
 def check_transform(transform: Any, *, stage: Stage) -> None:
     """Check the kind of a transform; its SQL is checked by the engine.
 
-    :raises ArgumentError: it is neither text nor callable, or there is none and nobody else writes.
+    :raises ArgumentError: it is neither text nor callable with two arguments, or there is none and nobody else writes.
     """
-    if is_open(transform) or callable(transform) or (isinstance(transform, str) and transform.strip()):
+    if is_open(transform) or (isinstance(transform, str) and transform.strip()):
+        return
+    if callable(transform):
+        _check_arguments(transform)
         return
     if transform is None and stage != "all":
         return
@@ -158,6 +185,21 @@ def check_transform(transform: Any, *, stage: Stage) -> None:
         expected="SQL text, the path of a .sql file, or a Python callable",
         hint=hint if transform is None else "",
     )
+
+
+def _check_arguments(function: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # of some built-ins nothing is known
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise ArgumentError(
+            f"the transform {name_of_callable(function)} takes {signature}: {error}",
+            expected="a function f(relations, plan)",
+            hint="relations maps each source's name to its rows as a DuckDB relation; plan says what is computed",
+        ) from None
 
 
 def check_number(value: Any, *, what: str, least: float) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator, BaseOperatorLink, SkipMixin
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
+from airflow_incremental.core.limits import check_engine, check_samples
+from airflow_incremental.core.literals import is_template, one_of
 from airflow_incremental.core.spec import (
     IcebergSource,
     IcebergTarget,
@@ -16,8 +18,6 @@ from airflow_incremental.core.spec import (
     OnMissingBounds,
     OnNullEventTime,
     OnRewrite,
-    is_template,
-    one_of,
 )
 from airflow_incremental.operators.arguments import (
     SPEC_FIELDS,
@@ -25,6 +25,7 @@ from airflow_incremental.operators.arguments import (
     Stage,
     Transform,
     WhenBusy,
+    check_disjoint,
     check_number,
     check_parsed,
     check_transform,
@@ -35,6 +36,7 @@ from airflow_incremental.operators.arguments import (
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
+from airflow_incremental.operators.templates import check_templates
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -151,8 +153,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_no_change = one_of(on_no_change, OnNoChange, what="on_no_change")
         check_number(poll_interval, what="poll_interval", least=0)
         self.poll_interval = poll_interval
-        check_number(samples, what="samples", least=0)
+        check_samples(samples)
         self.samples = samples
+        check_engine(memory_limit, threads)
         self.memory_limit = memory_limit
         self.threads = threads
         self.group_name = group_name or self.task_id
@@ -161,12 +164,26 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         #: What the session reads, writes and did, for the task's page; written when the task runs.
         self.plan_summary = ""
         self._engine: DuckDBEngine | None = None
-        check_parsed({name: getattr(self, name) for name in SPEC_FIELDS}, audits=self.audits)
+        fields = {name: getattr(self, name) for name in SPEC_FIELDS}
+        #: What the literal arguments declare; None where templates or other tasks have a say.
+        self.declared = check_parsed(fields, iceberg_conn_id=iceberg_conn_id, audits=self.audits)
         self._check_alone()
         if self.stage in ("all", "plan"):
             self.inlets = [*self.inlets, *self._source_assets()]
         if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
             self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
+
+    def prepare_template(self) -> None:
+        """Check SQL and templates when Airflow has read the files that are named, which it does when a DAG file is imported.
+
+        :raises ArgumentError: a file is not there, or Jinja cannot read a template; the DAG file is then not imported.
+        """
+        super().prepare_template()
+        env = self.get_template_env()
+        for name in self.template_fields:
+            check_templates(getattr(self, name), env, what=f"{name} of task {self.task_id!r}")
+        # A file may be empty.
+        check_transform(self.transform, stage=self.stage)
 
     @property
     def inherits_from_skipmixin(self) -> bool:
@@ -237,18 +254,24 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         return iceberg_asset(table, self.iceberg_conn_id)
 
     def _check_alone(self) -> None:
-        """Raise if another load of the same DAG has the same process: each would take the other's watermark for its own."""
+        """Raise if another load of the same DAG has the same process, or replaces the same rows.
+
+        Of one process, each would take the other's watermark for its own. A load of another DAG that replaces the same rows
+        is found on the target, by the plan.
+        """
         if not self.has_dag() or not isinstance(self.process, str):  # type: ignore[no-untyped-call]
             return
         for task in self.dag.tasks:
-            if (
-                isinstance(task, IncrementalLoadOperator)
-                and task is not self
-                and task.process == self.process
-                and (task.stage == "all" or task.group_name != self.group_name)
-            ):
+            if not isinstance(task, IncrementalLoadOperator) or task is self:
+                continue
+            if task.stage != "all" and task.group_name == self.group_name:
+                continue
+            both = f"{task.group_name!r} and {self.group_name!r} of DAG {self.dag.dag_id!r}"
+            if task.process == self.process:
                 raise ArgumentError(
-                    f"{task.group_name!r} and {self.group_name!r} of DAG {self.dag.dag_id!r} are both the process {self.process!r}",
+                    f"{both} are both the process {self.process!r}",
                     expected="one load per process in a DAG",
                     hint="give one of them another process; if both write one target, give each a scope",
                 )
+            if task.declared is not None and self.declared is not None and task.iceberg_conn_id == self.iceberg_conn_id:
+                check_disjoint(task.declared, self.declared, who=both)

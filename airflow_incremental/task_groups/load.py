@@ -84,6 +84,7 @@ class IncrementalLoad(TaskGroup):
         **load_args: Any,
     ) -> None:
         check_transform(transform, stage="plan")
+        _check_reserved(load_args, what=f"the group {group_id!r} is given")
         given = {"parent_group": parent_group, "dag": dag, "default_args": default_args}
         super().__init__(
             group_id=group_id,
@@ -175,16 +176,35 @@ class IncrementalLoad(TaskGroup):
 def _arguments_by_stage(
     operator_args: Mapping[str, Mapping[str, Any]], labels: Mapping[str, str]
 ) -> dict[str, dict[str, Any]]:
+    if not isinstance(operator_args, Mapping):
+        raise ArgumentError(
+            f"operator_args is {operator_args!r}",
+            expected="a mapping from a stage, or '*', to a mapping of arguments",
+            hint="write operator_args={'load': {'pool': 'duckdb'}}",
+        )
     unknown = [name for name in operator_args if name != "*" and name not in labels.values()]
     if unknown:
         raise ArgumentError(
             f"operator_args has the keys {', '.join(map(repr, unknown))}",
             expected=f"'*', {', '.join(map(repr, labels.values()))}",
         )
+    for name, given in operator_args.items():
+        if not isinstance(given, Mapping):
+            raise ArgumentError(
+                f"operator_args has {given!r} for {name!r}",
+                expected="a mapping of arguments",
+                hint="write operator_args={'load': {'pool': 'duckdb'}}",
+            )
     found = {stage: {**operator_args.get("*", {}), **operator_args.get(label, {})} for stage, label in labels.items()}
-    taken = sorted({name for arguments in found.values() for name in arguments} & _RESERVED)
+    for arguments in found.values():
+        _check_reserved(arguments, what="operator_args sets")
+    return found
+
+
+def _check_reserved(arguments: Mapping[str, Any], *, what: str) -> None:
+    taken = sorted(_RESERVED & arguments.keys())
     if taken:
         raise ArgumentError(
-            f"operator_args sets {', '.join(map(repr, taken))}", expected="arguments that are not the group's own"
+            f"{what} {', '.join(map(repr, taken))}",
+            expected=f"arguments that are not the group's own: {', '.join(sorted(_RESERVED))}",
         )
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,6 +54,27 @@ def spec(**changes: Any) -> ProcessSpec:
         ({"initial": dt.datetime(2024, 1, 1)}, "naive datetime"),  # noqa: DTZ001
         ({"initial": {"keep": 1}}, "one key 'adopt'"),
         ({"initial": None}, "initial is None"),
+        ({"initial": "adopt"}, r"initial is 'adopt'.*'all', 'current'.*write \{'adopt': 'current'\}"),
+        ({"sources": {1: IcebergSource("raw.s")}}, "named 1.*without quotes"),
+        ({"sources": {"plan_ranges": IcebergSource("raw.s")}}, "'plan_ranges' of process 'p' is taken.*rename"),
+        (
+            {
+                "mode": "overwrite",
+                "sources": {"s": IcebergSource("raw.s", event_time="ts"), "S": IcebergSource("raw.t", event_time="ts")},
+            },
+            "'S' of process 'p' is taken.*more than case",
+        ),
+        (
+            {
+                "mode": "overwrite",
+                "target": IcebergTarget("mart.t", event_time="ts", create=True, partition_by="region"),
+            },
+            r"without a partition of its event_time 'ts'.*write partition_by=\['day\(ts\)', 'region'\]",
+        ),
+        (
+            {"target": IcebergTarget("mart.t", event_time="ts", create=True, scope={"region": "eu"})},
+            r"its scope's \['region'\].*write partition_by=\['day\(ts\)', 'region'\]",
+        ),
     ],
 )
 def test_bad_declarations_say_what_was_found_and_expected(changes: dict[str, Any], message: str) -> None:
@@ -64,6 +86,36 @@ def test_bad_declarations_say_what_was_found_and_expected(changes: dict[str, Any
 def test_table_names_need_a_namespace(table: Any) -> None:
     with pytest.raises(ArgumentError, match=r"namespace\.table"):
         IcebergSource(table)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: IcebergSource("raw.s", event_time=7), "event_time of source 'raw.s' is 7"),  # type: ignore[arg-type]
+        (lambda: IcebergSource("raw.s", branch=""), "branch of source 'raw.s' is ''"),
+        (lambda: IcebergTarget("mart.t", event_time=""), "event_time of target 'mart.t' is ''"),
+        (lambda: IcebergTarget("mart.t", create="False"), "create of a target is 'False'.*would count as true"),  # type: ignore[arg-type]
+        (lambda: IcebergTarget("mart.t", partition_by=5), "partition_by holds 5"),  # type: ignore[arg-type]
+        (lambda: IcebergTarget("mart.t", partition_by=["days(ts)"]), r"partition_by holds 'days\(ts\)'.*day\(col\)"),
+        (
+            lambda: IcebergTarget("mart.t", create=True, partition_by=["day(ts)", "hour(ts)"]),
+            "names 'ts' more than once.*keep the finest",
+        ),
+    ],
+)
+def test_bad_tables_say_what_was_found_and_expected(build: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        build()
+
+
+def test_what_a_templated_mode_needs_is_not_known_yet() -> None:
+    assert spec(mode="{{ params.mode }}", target=IcebergTarget("mart.t")).target.event_time is None
+
+
+def test_a_created_target_that_can_be_loaded() -> None:
+    for partition_by in (None, ["hour(ts)", "region"], ["ts", "region"], ["{{ params.by }}"]):
+        target = IcebergTarget("mart.t", event_time="ts", create=True, partition_by=partition_by)
+        assert spec(mode="overwrite", target=target).target is target
 
 
 def test_templates_pass_until_they_are_rendered() -> None:

@@ -28,7 +28,7 @@ from airflow_incremental import (
     SqlCheck,
     iceberg_asset,
 )
-from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 
 SOURCES = {"events": IcebergSource("raw.events", event_time="ts")}
 TARGET = IcebergTarget("mart.result", event_time="ts")
@@ -59,6 +59,11 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"on_no_change": "fail"}, ["on_no_change is 'fail'"]),
         ({"poll_interval": "1m"}, ["poll_interval is '1m'"]),
         ({"samples": -1}, ["samples is -1"]),
+        ({"samples": 1000}, ["samples is 1000", "from 0 to 100"]),
+        ({"memory_limit": "lots"}, ["memory_limit is 'lots'", "'2GB'"]),
+        ({"memory_limit": 5}, ["memory_limit is 5"]),
+        ({"threads": 0}, ["threads is 0"]),
+        ({"iceberg_conn_id": ""}, ["iceberg_conn_id is ''", "the type 'iceberg'"]),
         ({"process": "no good"}, ["the process name is 'no good'", "letters, digits"]),
         ({"process": "wm_x"}, ["'wm_x'"]),
         ({"process": 7}, ["the process name is 7"]),
@@ -78,6 +83,7 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"transform": None}, ["transform is None", "IncrementalLoad(..., transform=None)"]),
         ({"transform": ""}, ["transform is ''"]),
         ({"transform": 3}, ["transform is 3"]),
+        ({"transform": lambda relations: relations}, ["takes (relations)", "f(relations, plan)"]),
         ({"audits": NotNull("id")}, ["a list of audits"]),
         ({"audits": [NotNull("id"), NotNull("id")]}, ["several audits are called 'not_null(id)'"]),
         ({"audits": [{"type": "not_nul", "columns": ["id"]}]}, ["'not_nul'"]),
@@ -132,6 +138,30 @@ def test_two_loads_of_one_process_in_a_dag_are_refused() -> None:
             IncrementalLoadOperator(task_id="third", **arguments())
     with new_dag("another"):
         IncrementalLoadOperator(task_id="first", **arguments(process="p"))
+
+
+def scoped(scope: Any, **changes: Any) -> dict[str, Any]:
+    target = IcebergTarget("mart.shared", event_time="ts", scope=scope)
+    return arguments(target=target, process=f"p{scope}".translate(str.maketrans(" {}'[]:,", "_" * 8)), **changes)
+
+
+@pytest.mark.parametrize("modes", [("overwrite", "overwrite"), ("append", "overwrite"), ("overwrite", "append")])
+def test_loads_of_a_dag_that_replace_each_others_rows_are_refused(modes: tuple[str, str]) -> None:
+    with new_dag():
+        IncrementalLoad("group", **scoped({"region": ["eu", "us"]}, mode=modes[0]))
+        IncrementalLoadOperator(task_id="apart", **scoped({"region": "ap"}, mode=modes[1]))
+        IncrementalLoadOperator(task_id="elsewhere", **scoped(None, mode=modes[1], iceberg_conn_id="other"))
+        with pytest.raises(
+            ScopeOverlap, match=r"'group' and 'second' of DAG 'loads' write 'mart\.shared'.*'us'\); region"
+        ):
+            IncrementalLoadOperator(task_id="second", **scoped({"region": "us"}, mode=modes[1]))
+
+
+def test_loads_of_a_dag_that_only_append_may_share_a_target() -> None:
+    with new_dag() as dag:
+        IncrementalLoadOperator(task_id="first", **scoped(None))
+        IncrementalLoadOperator(task_id="second", **scoped({"region": "us"}))
+    assert len(dag.tasks) == 2
 
 
 def test_the_process_is_the_target_unless_it_is_named() -> None:

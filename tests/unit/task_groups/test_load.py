@@ -82,11 +82,19 @@ def test_arguments_by_stage() -> None:
         ({"*": {"trigger_rule": "all_done"}}, "'trigger_rule'"),
         ({"publish": {"task_id": "p"}}, "'task_id'"),
         ({"plan": {"do_xcom_push": False}}, "'do_xcom_push'"),
+        ({"load": "big"}, "'big' for 'load'"),
+        (["load"], "a mapping from a stage"),
     ],
 )
 def test_arguments_that_would_break_the_group(operator_args: dict[str, Any], words: str) -> None:
     with new_dag(), pytest.raises(ArgumentError, match=words):
         IncrementalLoad("fact", operator_args=operator_args, **arguments())
+
+
+@pytest.mark.parametrize(("name", "value"), [("trigger_rule", "all_done"), ("stage", "plan"), ("task_id", "x")])
+def test_arguments_of_the_operator_that_are_the_groups_own(name: str, value: str) -> None:
+    with new_dag(), pytest.raises(ArgumentError, match=f"the group 'fact' is given '{name}'"):
+        IncrementalLoad("fact", **arguments(**{name: value}))
 
 
 def test_own_writes_stand_between_plan_and_seal() -> None:

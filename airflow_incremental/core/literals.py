@@ -1,0 +1,48 @@
+"""Checks of what an author writes as a literal; a template passes, and is checked again when it is rendered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import attrs
+
+from airflow_incremental.core.errors import ArgumentError
+
+
+def is_template(text: Any) -> bool:
+    """Say whether a value still holds a Jinja expression, so that it can only be checked when it is rendered."""
+    return isinstance(text, str) and ("{{" in text or "{%" in text)
+
+
+def one_of(value: Any, choices: Any, *, what: str) -> Any:
+    """Return ``value`` if it is one of the members of the ``Literal`` ``choices``; templates pass until they are rendered."""
+    allowed = get_args(choices)
+    if value in allowed or is_template(value):
+        return value
+    raise ArgumentError(f"{what} is {value!r}", expected=f"one of {', '.join(repr(a) for a in allowed)}")
+
+
+def choice(choices: Any) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """Return ``one_of`` as the validator of a field."""
+
+    def check(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+        one_of(value, choices, what=attribute.name)
+
+    return check
+
+
+def check_name(value: Any, *, what: str) -> None:
+    """Refuse what names no column or branch."""
+    if not isinstance(value, str) or not value:
+        raise ArgumentError(f"{what} is {value!r}", expected="a name")
+
+
+def check_table(value: Any, *, what: str) -> None:
+    """Refuse what is no table identifier with a namespace."""
+    if not isinstance(value, str) or not value:
+        raise ArgumentError(f"{what} is {value!r}", expected="a table identifier such as 'namespace.table'")
+    if not is_template(value) and "." not in value.strip("."):
+        raise ArgumentError(
+            f"{what} is {value!r}, which names no namespace", expected="a table identifier such as 'namespace.table'"
+        )

@@ -1,0 +1,52 @@
+"""Templates and the files they are in, read when the DAG file is imported: what Jinja cannot read is found before a task runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.operators.arguments import SQL_FILE
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_MARKS = ("{{", "{%", "{#")
+
+
+def check_templates(value: Any, env: Environment, *, what: str) -> None:
+    """Let Jinja read every template in ``value``, as Airflow will when the task runs, and see that files are there.
+
+    :raises ArgumentError: one cannot be read.
+    """
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            check_templates(inner, env, what=f"{name!r} in {what}")
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            check_templates(inner, env, what=what)
+    elif isinstance(value, str) and (value.endswith(SQL_FILE) or any(mark in value for mark in _MARKS)):
+        _compile(value, env, what)
+
+
+def _compile(text: str, env: Environment, what: str) -> None:
+    from jinja2 import TemplateNotFound, TemplateSyntaxError
+
+    try:
+        if text.endswith(SQL_FILE):
+            env.get_template(text)
+        else:
+            env.compile(text)
+    except TemplateNotFound:
+        folders = getattr(env.loader, "searchpath", ())
+        raise ArgumentError(
+            f"{what} names the file {text!r}, which is not there",
+            expected=f"a file in one of the folders {', '.join(map(str, folders))}",
+            hint="give its path from the folder of the DAG file, or name its folder in the DAG's template_searchpath",
+        ) from None
+    except TemplateSyntaxError as error:
+        raise ArgumentError(
+            f"{what} is no template that Jinja can read: {error.message} (line {error.lineno})",
+            expected="Jinja, as in WHERE region = '{{ params.region }}'",
+            hint="correct it",
+        ) from None
