@@ -39,7 +39,7 @@ class Change:
 
     updates: tuple[TableUpdate, ...]
     requirements: tuple[TableRequirement, ...]
-    #: Metadata files written for this attempt only; deleted when it is known that it did not land.
+    #: Metadata files written for this attempt only; deleted when the table shows that it did not land.
     written: tuple[str, ...] = ()
 
 
@@ -75,6 +75,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
     :raises TargetReplaced: the table is gone.
     """
     last: Exception | None = None
+    refused: tuple[str, ...] = ()
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
@@ -91,6 +92,8 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
             last = error
             log.warning("could not read %s before %s (%s); trying again", identifier, what, error)
             continue
+        _discard_refused(table, refused)
+        refused = ()
         change = build(table)
         if change is None:
             return table
@@ -104,7 +107,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
                 raise
             last = error
             log.info("lost a race for %s on %s (%s); checking again", what, identifier, error)
-            discard(table.io, change.written)
+            refused = change.written
         except _NO_ANSWER as error:
             last = error
             log.warning("the catalog failed during %s on %s (%s); looking whether it landed", what, identifier, error)
@@ -119,6 +122,15 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
 
 def _is_lost_race(error: Exception) -> bool:
     return isinstance(error, (CommitFailedException, NoSuchTableError)) or any(text in str(error) for text in _RACED)
+
+
+def _discard_refused(table: Table, written: tuple[str, ...]) -> None:
+    """Delete what was written for a refused commit, unless the table, as it is after that, shows that it landed all the same.
+
+    A refusal alone is no proof: a client or proxy that sends a commit again when no answer comes loses the second time, to itself.
+    """
+    if not {snapshot.manifest_list for snapshot in table.metadata.snapshots}.intersection(written):
+        discard(table.io, written)
 
 
 def discard(io: FileIO, paths: tuple[str, ...]) -> None:

@@ -1,14 +1,21 @@
-"""What a commit leaves: the table as the catalog has it, and no more old metadata than the table asks for."""
+"""What a commit leaves: the table as the catalog has it, no more old metadata than it asks for, and every file it refers to."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+from typing import Any
 
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 from pyiceberg.table.update import SetPropertiesUpdate
 
 from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.sessions import steps
 from tests.support.tables import make_table, sql_catalog
+from tests.support.world import World
 
 
 def setting(value: str) -> Change:
@@ -50,3 +57,40 @@ def test_old_metadata_is_deleted_where_the_table_asks_for_it(tmp_path: Path) -> 
     left = metadata_files(table)
     assert len(left) <= 2 + 1 + 1  # what make_table wrote before the log was full may stay
     assert {entry.metadata_file.rsplit("/", 1)[-1] for entry in now.metadata.metadata_log} <= {p.name for p in left}
+
+
+@pytest.mark.parametrize("which", ["lock", "seal", "publish", "positions"])
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_refusal_is_not_believed_before_the_table_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str, landed: bool
+) -> None:
+    """A client that sends a commit again when no answer came is refused because of its own first request.
+
+    What the commit wrote is then part of the table and must stay; what was really refused goes.
+    """
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    world = World(home=tmp_path, policies={"initial": "current"}).set_up()
+    world.land(0)
+    if which != "positions":
+        steps.run(world.process())
+        world.land(1)
+    number = {"lock": 1, "seal": 2, "publish": 3, "positions": 2}[
+        which
+    ]  # before the positions comes the first snapshot
+    real = SqlCatalog.commit_table
+    made: list[int] = []
+
+    def refused(self: Any, *args: Any) -> Any:
+        made.append(1)
+        if len(made) != number:
+            return real(self, *args)
+        if landed:
+            real(self, *args)
+        raise CommitFailedException
+
+    monkeypatch.setattr(SqlCatalog, "commit_table", refused)
+    steps.run(world.process())
+    assert len(world.target_rows()) == (0 if which == "positions" else 1)
+    known = {s.manifest_list for s in world.target.metadata.snapshots}
+    lists = {f"file://{p}" for p in Path(world.target.location().removeprefix("file://")).rglob("snap-*.avro")}
+    assert known == lists
