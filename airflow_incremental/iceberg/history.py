@@ -44,10 +44,12 @@ def expired_lineage(table: Table) -> Iterator[Snapshot]:
     for snapshot in main_lineage(table):
         oldest = snapshot
     versions = _Versions(table=table)
+    before = len(table.metadata.metadata_log)
     while oldest is not None:
-        known = versions.oldest_with(oldest.snapshot_id)
-        if known is None:
+        found = versions.oldest_with(oldest.snapshot_id, before=before)
+        if found is None:
             return
+        before, known = found
         earlier = list(_ancestry(known, oldest.snapshot_id))[1:]
         yield from earlier
         oldest = earlier[-1] if earlier else None
@@ -67,14 +69,14 @@ class _Versions:
     table: Table
     _read: dict[int, dict[int, Snapshot] | None] = attrs.field(factory=dict, init=False)
 
-    def oldest_with(self, snapshot_id: int) -> dict[int, Snapshot] | None:
-        """Return the snapshots of the oldest version that has this one, or None.
+    def oldest_with(self, snapshot_id: int, *, before: int) -> tuple[int, dict[int, Snapshot]] | None:
+        """Return the oldest version older than ``before`` that has this snapshot: its number and its snapshots; None if none has.
 
-        A snapshot that is still there, or was there when one that is still there was made, has been there since it was added:
-        versions without it come first, and halving finds the border.
+        :param before: a version that has the snapshot; the number of versions stands for the table as it is now. From the one that
+            added it up to there all have it, and those without it come first, so halving finds the border. (After ``before`` it may
+            have been expired, which halving would take for the time before it was added.)
         """
-        entries = self.table.metadata.metadata_log
-        low, high = 0, len(entries)
+        low, high = 0, before
         while low < high:
             middle = (low + high) // 2
             version = self._version(middle)
@@ -82,7 +84,8 @@ class _Versions:
                 high = middle
             else:
                 low = middle + 1
-        return self._version(low) if low < len(entries) else None
+        version = self._version(low) if low < before else None
+        return None if version is None else (low, version)
 
     def _version(self, number: int) -> dict[int, Snapshot] | None:
         if number not in self._read:

@@ -87,6 +87,22 @@ def test_a_publish_of_positions_alone_survives_a_cut(tmp_path: Path) -> None:
     assert published(world.target, "proc") == before
 
 
+def test_a_lineage_that_was_cut_twice_is_followed_over_both_cuts(tmp_path: Path) -> None:
+    """What joins the two was itself expired, long enough ago that most versions are without it."""
+    world = World(home=tmp_path, policies={"initial": "current"}).set_up()
+    world.land(0)
+    steps.run(world.process())
+    before = published(world.target, "proc")
+    for _ in range(2):
+        foreign_commit(world)
+        foreign_commit(world)
+        expire_all_but(world)
+    for number in range(10):
+        with world.target.transaction() as transaction:
+            transaction.set_properties({"note": str(number)})
+    assert published(world.target, "proc") == before
+
+
 def test_what_was_rolled_back_is_not_proven_by_the_tag_that_keeps_it(tmp_path: Path) -> None:
     """The newest publish is undone: its predecessor counts, although its snapshot is expired."""
     world = World(home=tmp_path).set_up()
