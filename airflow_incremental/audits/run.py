@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
 
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
@@ -74,6 +75,25 @@ def run_audits(
     with _connection(memory_limit, work_dir) as worker:
         total, results = worker.call(work, Rows(worker.con, attrs.evolve(read, name=_RELATION)))
     return AuditReport(snapshot_id=snapshot_id, rows=total, results=tuple(results))
+
+
+def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None) -> None:
+    """See whether each ``SqlCheck`` is a query over rows of ``schema``, before there are any to load in vain.
+
+    :raises AuditFailed: one is not.
+    """
+    own = [audit for audit in audits if isinstance(audit, SqlCheck)]
+    if not own:
+        return  # a database takes longer to open than all the rest of a plan
+
+    def work(rows: Rows) -> None:
+        rows.bind()
+        for audit in own:
+            rows.view_of(audit)
+
+    nothing = SourceRead(name=_RELATION, schema=schema, field_ids=(), parts=())
+    with _connection(None, work_dir) as worker:
+        worker.call(work, Rows(worker.con, nothing))
 
 
 @contextmanager

@@ -186,6 +186,6 @@ def unknown_range(path: str, *, why: str = "it has no bounds for the event-time 
     return UnknownRange(
         f"it is not known which event times file {path} holds: {why}",
         expected="column bounds in the manifest, a partition field on the event time, or a readable event-time column",
-        hint="set on_missing_bounds='read', collect metrics for the column (write.metadata.metrics.column.<name>=full) "
-        "and rewrite the file, or restate the ranges by hand",
+        hint="set on_missing_bounds='read', or collect metrics for the column (write.metadata.metrics.column.<name>=full) "
+        "and rewrite the file",
     )

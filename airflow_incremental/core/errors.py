@@ -25,7 +25,8 @@ class IncrementalError(Exception):
         super().__init__(found, expected, hint)
 
     def __str__(self) -> str:
-        parts = [self.found.rstrip(".") + "."]
+        # What was found may end with a table.
+        parts = [self.found if self.found.endswith("\n") else self.found.rstrip(".") + "."]
         if self.expected:
             parts.append(f"Expected: {self.expected.rstrip('.')}.")
         if self.hint:
@@ -37,6 +38,13 @@ class ArgumentError(IncrementalError, ValueError):
     """An argument of a DAG file is wrong; raised when the DAG is parsed where that is possible."""
 
     retryable = False
+
+
+class CatalogError(IncrementalError):
+    """The catalog behind the Airflow connection cannot be had: no such connection, wrong settings, or no answer.
+
+    Worth a retry, because a store of connections and a catalog that do not answer for a moment look the same.
+    """
 
 
 class TableError(IncrementalError):

@@ -71,10 +71,14 @@ def mismatch(wrong: Sequence[Mismatch]) -> TransformError:
     widths = [max(len(r[i]) for r in rows) for i in range(2)]
     table = "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
     missing = {m.column.lower(): m.column for m in wrong if m.have is None}
+    renamed = {m.column: missing.pop(m.column.lower()) for m in wrong if m.have and m.column.lower() in missing}
     hints = [f"return {m.advice} AS {m.column}" for m in wrong if m.advice and "." not in m.column]
-    hints += [
-        f"rename {m.column} to {missing[m.column.lower()]}" for m in wrong if m.column.lower() in missing and m.have
-    ]
+    hints += [f"rename {old} to {new}" for old, new in renamed.items()]
+    # Whether a field inside a column is to come or to go is for whoever made the column to say.
+    more = [column for column in missing.values() if "." not in column]
+    less = [m.column for m in wrong if m.want is None and m.column not in renamed and "." not in m.column]
+    hints += [f"return {', '.join(more)} too"] if more else []
+    hints += [f"leave {', '.join(less)} out"] if less else []
     return TransformError(
         f"the transform's columns do not fit the target:\n{table}\n",
         expected="the target's columns by name, in any order, with types that fit without loss",

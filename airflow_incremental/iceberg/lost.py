@@ -29,8 +29,8 @@ def lost(table: Table, base: SourcePosition, why: str) -> WatermarkLost:
     return WatermarkLost(
         f"the position consumed of source {'.'.join(table.name())} ({consumed}) {why}",
         expected="a head that descends from the snapshot that was consumed",
-        hint="check what happened to the source; then recompute everything with on_lost_watermark='reload', go on from the "
-        "newer files with 'added_only' where no row can be taken twice, or set the watermark by hand",
+        hint="check what happened to the source; then recompute everything with on_lost_watermark='reload', or go on from the "
+        "newer files with 'added_only' where no row can be taken twice",
     )
 
 

@@ -39,10 +39,11 @@ def resolve_scope(table: Table, spec: ProcessSpec) -> ProcessSpec:
     found: dict[str, tuple[ScopeValue, ...]] = {}
     for column, values in spec.target.scope.items():
         if column not in identity:
+            remedy = f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}"
             raise TableError(
                 f"scope column {column!r} is not an identity partition column of {spec.target.table}",
                 expected=f"one of: {', '.join(sorted(identity)) or 'the table has no such column'}",
-                hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}, or drop the scope",
+                hint=f"{remedy if column in schema.column_names else 'correct the name'}, or drop the scope",
             )
         kind = schema.find_field(column).field_type
         # Nulls are a partition of their own in every type.

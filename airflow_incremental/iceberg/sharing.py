@@ -11,7 +11,7 @@ from pyiceberg.table import Table
 
 from airflow_incremental.core.errors import ScopeOverlap
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.spec import ProcessSpec, scopes_overlap
+from airflow_incremental.core.spec import ProcessSpec, scopes_overlap, show_scope
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.state import other_processes
@@ -29,8 +29,8 @@ def check_scopes(table: Table, spec: ProcessSpec, *, replaces: bool = False) -> 
     for name, (other_replaces, scope) in sorted(others.items()):
         if (other_replaces or replaces or spec.replaces) and scopes_overlap(scope, spec.target.scope):
             raise ScopeOverlap(
-                f"process {spec.process!r} (scope {_show(spec.target.scope)}) and process {name!r} (scope {_show(scope)}) "
-                f"both write rows of {spec.target.table} that one of them replaces",
+                f"process {spec.process!r} (scope {show_scope(spec.target.scope)}) and process {name!r} "
+                f"(scope {show_scope(scope)}) both write rows of {spec.target.table} that one of them replaces",
                 expected="disjoint scopes on identity partition columns",
                 hint="give each process IcebergTarget(scope={column: value}), or different targets. "
                 + _how_to_retire(table, name, spec.target.table),
@@ -71,7 +71,3 @@ def _others(table: Table, process: str) -> dict[str, tuple[bool, Any]]:
             plan = Plan.decode(summary[naming.PLAN])
             others[plan.process] = (plan.may_replace or bool(plan.replaced), plan.scope)
     return others
-
-
-def _show(scope: object) -> str:
-    return "the whole table" if scope is None else str(scope)

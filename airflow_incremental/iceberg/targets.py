@@ -122,7 +122,15 @@ def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -
     """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
     schema = iceberg_schema(columns)
     for transform, column in target.partition_fields():
-        if column not in schema.column_names:
+        if column in schema.column_names:
+            kind = schema.find_field(column).field_type
+            if not parse_transform(transform).can_transform(kind):
+                raise TableError(
+                    f"the transform returns {column!r} as {kind}, by whose {transform} {target.table} cannot be partitioned",
+                    expected="a date or timestamp (an hour needs a timestamp)",
+                    hint=f"CAST {column} in the transform, or change event_time or partition_by of the target",
+                )
+        else:
             raise TableError(
                 f"the transform returns no column {column!r}; it returns {', '.join(schema.column_names)}",
                 expected=f"a column to partition {target.table} by {transform}",

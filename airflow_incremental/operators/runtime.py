@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.compat import conf
+from airflow_incremental.core.errors import CatalogError
 from airflow_incremental.core.plan import Owner
 
 if TYPE_CHECKING:
@@ -54,7 +55,28 @@ def run_is_over(count_runs: Callable[..., int], owner: Owner) -> bool:
 
 
 def catalog_of(iceberg_conn_id: str) -> Catalog:
-    """Return the catalog of an Airflow connection, through the official Iceberg provider."""
+    """Return the catalog of an Airflow connection, through the official Iceberg provider.
+
+    :raises CatalogError: there is no such connection, or no catalog behind it.
+    """
     from airflow.providers.apache.iceberg.hooks.iceberg import IcebergHook
 
-    return IcebergHook(iceberg_conn_id).catalog
+    hook = IcebergHook(iceberg_conn_id)
+    try:
+        kind = hook.get_connection(iceberg_conn_id).conn_type
+    except Exception as error:
+        raise CatalogError(
+            f"the Airflow connection {iceberg_conn_id!r} cannot be read: {error}",
+            expected=f"a connection of type {hook.conn_type!r}",
+            hint="create it (Admin > Connections, or the variable AIRFLOW_CONN_"
+            f"{iceberg_conn_id.upper()}), or correct iceberg_conn_id",
+        ) from error
+    try:
+        return hook.catalog
+    except Exception as error:
+        raise CatalogError(
+            f"the Airflow connection {iceberg_conn_id!r} (type {kind!r}) leads to no catalog: {type(error).__name__}: {error}",
+            expected=f"a connection of type {hook.conn_type!r} whose host is the URI of a REST catalog, or whose extra holds "
+            "pyiceberg's properties of another catalog",
+            hint="correct the connection, or see that the catalog is up",
+        ) from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from airflow_incremental.audits.compile import measures_of
+from airflow_incremental.audits.run import check_queries
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.declared import check_source_declared, check_target_declared
 from airflow_incremental.core.errors import (
@@ -157,6 +158,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     )
     if isinstance(decided, NothingToDo):
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
+    check_queries(process.audits, target.schema().as_arrow(), work_dir=process.work_dir)
     return decided
 
 

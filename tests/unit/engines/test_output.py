@@ -178,7 +178,8 @@ def test_the_difference_is_shown_as_a_table() -> None:
     ]
     assert caught.value.expected == "the target's columns by name, in any order, with types that fit without loss"
     assert caught.value.hint == (
-        "return CAST(departures AS BIGINT) AS departures, return at AT TIME ZONE 'UTC' AS at, rename Origin to origin"
+        "return CAST(departures AS BIGINT) AS departures, return at AT TIME ZONE 'UTC' AS at, rename Origin to origin, "
+        "return delay too, leave extra out"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import time
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from airflow_incremental import IcebergSource, IcebergTarget, IncrementalLoadOperator, compat, iceberg_asset
-from airflow_incremental.core.errors import AuditFailed, PlanExpired
+from airflow_incremental.core.errors import AuditFailed, CatalogError, PlanExpired
 from airflow_incremental.core.plan import Owner
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.watermark import Published, Watermark
@@ -81,6 +82,28 @@ def operator(**changes: Any) -> IncrementalLoadOperator:
             **changes,
         },
     )
+
+
+@pytest.mark.parametrize(
+    ("connection", "message"),
+    [
+        (None, r"connection 'lake' cannot be read: .*lake.*Expected: .*'iceberg'.*AIRFLOW_CONN_LAKE"),
+        ({"conn_type": "postgres", "host": "db"}, r"'lake' \(type 'postgres'\) leads to no catalog.*type 'iceberg'"),
+        ({"conn_type": "iceberg", "extra": {"type": "sql"}}, r"leads to no catalog: ValueError: URI missing"),
+        (
+            {"conn_type": "iceberg", "host": "http://127.0.0.1:9"},
+            r"leads to no catalog: ConnectionError.*catalog is up",
+        ),
+    ],
+)
+def test_a_connection_without_a_catalog(
+    monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any] | None, message: str
+) -> None:
+    if connection is not None:
+        monkeypatch.setenv("AIRFLOW_CONN_LAKE", json.dumps(connection))
+    with pytest.raises(CatalogError, match=message) as refused:
+        runtime.catalog_of("lake")
+    assert refused.value.retryable, "what is asked may be away for a moment"
 
 
 class Events(dict[Any, Any]):

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import pytest
 
-from airflow_incremental.audits import AcceptedValues, Audit, NotNull
+from airflow_incremental.audits import AcceptedValues, Audit, NotNull, SqlCheck
 from airflow_incremental.core.errors import AuditFailed, IncrementalError, TableError, TransformError
 from airflow_incremental.core.spec import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.targets import check_format
@@ -56,7 +56,11 @@ HOURS = (
         (source(event_time="v"), r"event_time 'v' .* is of type long.*Expected: date, timestamp or timestamptz"),
         (target(event_time="n"), r"event_time 'n' .* is of type long"),
         (target(event_time="missing"), r"has no column 'missing'"),
-        (target(scope={"region": "eu"}), r"scope column 'region' is not an identity partition column"),
+        (
+            target(scope={"region": "eu"}),
+            r"scope column 'region' is not an identity partition column.*ADD PARTITION FIELD region",
+        ),
+        (target(scope={"regon": "eu"}), r"scope column 'regon' is not .*correct the name"),
         (transform("SELECT * FROM clicks"), r"clicks"),
         (transform("SELECT 1 AS hour_ts; SELECT 2"), r"statement"),
         (transform(f"SELECT hour_ts, region, n FROM ({HOURS})"), r"total"),
@@ -88,6 +92,8 @@ def test_a_run_refuses(tmp_path: Path, change: Callable[[Process], Process], mes
     [
         (NotNull("totl"), r"not_null\(totl\).*totl"),
         (AcceptedValues("total", ["a"]), r"compares the column 'total' of type int64 with"),
+        (SqlCheck("rule", "SELEC 1"), r"'rule' is refused by DuckDB: Parser Error"),
+        (SqlCheck("rule", "SELECT * FROM rows WHERE totl < 0"), r"'rule' is refused by DuckDB: Binder Error.*totl"),
     ],
 )
 def test_an_audit_that_does_not_fit_is_found_before_the_load(tmp_path: Path, audit: Audit, message: str) -> None:

@@ -63,6 +63,16 @@ def test_the_partition_column_must_be_returned(tmp_path: Path) -> None:
         run(world, IcebergTarget(TARGET, event_time="ts", create=True), sql="SELECT id, region FROM events")
 
 
+@pytest.mark.parametrize(("sql", "by"), [("CAST(ts AS VARCHAR)", "day(ts)"), ("CAST(ts AS DATE)", "hour(ts)")])
+def test_the_partition_column_must_be_of_a_type_that_has_such_units(tmp_path: Path, sql: str, by: str) -> None:
+    world = without_target(tmp_path, "append")
+    world.land(0)
+    target = IcebergTarget(TARGET, event_time="ts", create=True, partition_by=[by])
+    with pytest.raises(TableError, match=r"returns 'ts' as (string|date), by whose (day|hour).*CAST ts"):
+        run(world, target, sql=f"SELECT id, {sql} AS ts FROM events")
+    assert not world.catalog.table_exists(TARGET)
+
+
 def test_sums_and_counts_make_columns_that_later_loads_fit(tmp_path: Path) -> None:
     world = without_target(tmp_path, "overwrite")
     sql = "SELECT date_trunc('hour', ts) AS hour_ts, count(*) AS n, sum(v) AS total, avg(v) AS mean FROM events GROUP BY ALL"
