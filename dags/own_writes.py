@@ -1,8 +1,8 @@
 """Writing by oneself between plan and seal: flights per airport and day, with plain pyiceberg.
 
 The group plans, locks, checks, audits and publishes; the task in the middle does the writing, here with pyiceberg, elsewhere with
-dbt, Spark or whatever else writes Iceberg. It gets the branch to write to and the days to compute, and may run twice: each day is
-overwritten as a whole, so a retry finds its own earlier try and replaces it.
+dbt, Spark or whatever else writes Iceberg. It gets the branch to write to, the days to compute and the snapshot to read, and may
+run twice: each day is overwritten as a whole, so a retry finds its own earlier try and replaces it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,11 @@ def create_table() -> None:
 
 
 @task
-def write_days(branch: str, ranges: list[str]) -> None:
-    """Count the flights of the planned days and overwrite those days on the session's branch."""
+def write_days(branch: str, ranges: list[str], snapshots: dict[str, int]) -> None:
+    """Count the flights of the planned days and overwrite those days on the session's branch.
+
+    :param snapshots: what the watermark will say is loaded: flights that land after the plan belong to the next session.
+    """
     from airflow.providers.apache.iceberg.hooks.iceberg import IcebergHook
     from pyiceberg.expressions import And, GreaterThanOrEqual, LessThan
 
@@ -42,7 +45,7 @@ def write_days(branch: str, ranges: list[str]) -> None:
             LessThan("time_hour", end.replace("Z", "+00:00")),
         )
         days = And(GreaterThanOrEqual("day", start[:10]), LessThan("day", end[:10]))
-        flights = catalog.load_table("raw.flights").scan(row_filter=hours).to_arrow()
+        flights = catalog.load_table("raw.flights").scan(row_filter=hours, snapshot_id=snapshots["flights"]).to_arrow()
         flights = flights.append_column("day", flights["time_hour"].cast("date32"))
         counted = flights.group_by(["day", "origin"]).aggregate([([], "count_all")])
         catalog.load_table(TARGET).overwrite(
@@ -60,5 +63,5 @@ with DAG("own_writes", schedule=None, max_active_runs=1, tags=["example", "fligh
         transform=None,
         audits=[NotNull("day", "origin"), Unique("day", "origin")],
     ) as load:
-        write_days(branch=load.session["branch"], ranges=load.session["ranges"])  # type: ignore[arg-type]
+        write_days(load.session["branch"], load.session["ranges"], load.session["snapshots"])  # type: ignore[arg-type]
     create_table() >> load

@@ -113,7 +113,8 @@ class IcebergTarget:
     :param scope: the rows this process owns when several processes write one target: identity partition columns (of strings, whole
         numbers, booleans or dates) and the value (or list of values) each must have. Text for a column of another type is read as
         such a value, as templates render it: ``"7"``, ``"true"``, ``"2024-01-31"``. ``None`` owns the whole table.
-    :param create: create the table on the first load, from the columns the transform returns.
+    :param create: create the table on the first load, from the columns the transform returns; with ``overwrite`` or a scope its
+        partitions must be those that they need.
     :param partition_by: partitioning of a table that is created, such as ``["hour(event_ts)", "region"]``; default is
         ``day(event_time)``.
     """

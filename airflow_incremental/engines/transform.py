@@ -24,6 +24,17 @@ _UNKNOWN_TABLE = re.compile(r"Table with name (\S+) does not exist")
 Transform: TypeAlias = str | Callable[..., Any]
 
 
+class _Relations(dict[str, duckdb.DuckDBPyRelation]):
+    """What a function is given: names and their rows."""
+
+    def __missing__(self, name: object) -> duckdb.DuckDBPyRelation:
+        raise TransformError(
+            f"the transform asks for the relation {name!r}",
+            expected=f"one of the names this transform can read: {', '.join(self)}",
+            hint=f"declare {name!r} in sources, or correct the name",
+        )
+
+
 def produce(
     worker: Worker, transform: Transform, reads: Sequence[SourceRead], plan: Plan
 ) -> duckdb.DuckDBPyRelation | pa.RecordBatchReader:
@@ -36,7 +47,7 @@ def produce(
     """
     if isinstance(transform, str):
         return worker.call(_query, worker.con, transform, reads)
-    relations = {name: worker.con.query(f"SELECT * FROM {quote(name)}") for name in names(reads)}  # noqa: S608
+    relations = _Relations({name: worker.con.query(f"SELECT * FROM {quote(name)}") for name in names(reads)})  # noqa: S608
     return _call(worker, transform, relations, plan)
 
 

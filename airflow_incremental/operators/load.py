@@ -64,21 +64,24 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param mode: ``append`` (a target row depends on one source row) or ``overwrite`` (a target range on the source rows of the same
         range).
     :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
-        finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation.
+        finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation. It
+        reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
     :param audits: checks of what was loaded, before it is published.
     :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
         ``{"adopt": one of these}`` for a target that has rows already.
-    :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` or ``overwrite``.
-    :param on_null_event_time: ``fail`` or ``own_range``.
-    :param on_lost_watermark: ``fail``, ``reload`` or ``added_only``.
+    :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` (both sides of such
+        snapshots stay out) or ``overwrite`` (their ranges are computed again).
+    :param on_null_event_time: rows without an event time ``fail`` the plan or are a range of their own (``own_range``).
+    :param on_lost_watermark: when the watermark cannot be tied to the tables any more: ``fail``, ``reload`` (everything, replacing
+        the target) or ``added_only`` (files newer than the lost position).
     :param on_missing_bounds: ``read`` the event times of changed files without bounds, or ``fail``.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
     :param poll_interval: seconds between two looks while waiting.
-    :param memory_limit: DuckDB's memory limit, such as ``"2GB"``; default is DuckDB's own, 80% of the machine.
+    :param memory_limit: DuckDB's memory limit, such as ``"2GB"`` or ``"50%"``; default is its own, 80% of the machine.
     :param threads: DuckDB's threads; default is one per core.
-    :param samples: offending rows an audit may log; 0 shows none, because rows may hold personal data.
+    :param samples: offending rows an audit may log, 100 at most; 0 shows none, because rows may hold personal data.
     :param stage: which step this task runs; set by the task group.
     :param group_name: name under which the stages of a group share a session; set by the task group.
     :param stage_task_ids: stage -> task id; set by the task group.

@@ -46,7 +46,12 @@ class IncrementalLoad(TaskGroup):
         with IncrementalLoad("dim", sources=..., target=..., mode="overwrite", transform=None) as dim:
             write_dimension(branch=dim.session["branch"], ranges=dim.session["ranges"])
 
-    Own writes must be idempotent: a retry finds the branch as the try before it left it.
+    Own writes must be idempotent: a retry finds the branch as the try before it left it. They read the sources at
+    ``session["snapshots"]``.
+
+    The tasks are ``plan``, ``load``, ``audit`` and ``publish`` of the group; ``session`` holds the values of the plan (see
+    :class:`~airflow_incremental.task_groups.session.SessionValues`), ``asset`` is the target's asset, and ``output`` the summary of
+    how the load ended.
 
     :param group_id: id of the group.
     :param sources: see the operator.
@@ -63,6 +68,7 @@ class IncrementalLoad(TaskGroup):
     :param dag: as of any task group.
     :param tooltip: as of any task group.
     :param load_args: any other argument of the operator, such as ``iceberg_conn_id``, ``initial``, ``on_rewrite``, ``when_busy``.
+        Task ids, trigger rules and whether results are pushed are the group's own.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class SessionValues(Mapping[str, XComArg]):
     branch         branch of the target that own writes go to
     kind           ``load``, ``reload`` or ``restatement``
     reason         why there is a session, in a sentence
-    ranges         event times to compute: a list of ``start/end``, half-open, UTC
+    ranges         event times to compute: a list of ``start/end``, half-open, UTC; ``null`` stands for rows without event time
     range_start    start of the first range, or None
     range_end      end of the last range (exclusive), or None
     late_ranges    the part of the ranges below what was already complete

@@ -79,6 +79,37 @@ def test_modules_hold_one_idea() -> None:
     assert {name: length for name, length in lengths.items() if length > most[name]} == {}
 
 
+def anchors_of(page: Path) -> set[str]:
+    """Return what a heading can be linked by: its words in lower case, with hyphens between them."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    broken = []
+    for page in tracked("*.md"):
+        links = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+        for link in links:
+            if "://" in link:
+                continue
+            name, _, anchor = link.partition("#")
+            found = (page.parent / name).resolve() if name else page
+            if not found.exists() or (anchor and anchor not in anchors_of(found)):
+                broken.append(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == []
+
+
+def test_code_in_the_documentation_is_python() -> None:
+    blocks = [
+        (page, code)
+        for page in tracked("*.md")
+        for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    assert len(blocks) > 3
+    for page, code in blocks:
+        compile(code, str(page), "exec")
+
+
 def required(*groups: str) -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     lines = project["project"]["dependencies"] + [line for g in groups for line in project["dependency-groups"][g]]

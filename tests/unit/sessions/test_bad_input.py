@@ -70,6 +70,10 @@ HOURS = (
         (transform("SELECT nonsense FROM events"), r"nonsense"),
         (transform(broken), r"ZeroDivisionError"),
         (transform(lambda relations, plan: 7), r"int"),  # noqa: ARG005
+        (
+            transform(lambda relations, plan: relations["clicks"]),  # noqa: ARG005
+            r"asks for the relation 'clicks'.*can read: events, plan_ranges.*declare 'clicks' in sources",
+        ),
     ],
 )
 def test_a_run_refuses(tmp_path: Path, change: Callable[[Process], Process], message: str) -> None:
