@@ -108,15 +108,22 @@ def _open_session(process: Process, target: Table) -> Session | Begin | None:
         return None
     if not lock.plan.owner.same_task(process.owner):
         return _may_take_over(process, lock)
-    if lock.plan.declared == process.spec.digest:
-        begin = renew_lock(process.catalog, lock, process.owner)
-        if begin is None:
-            return None  # published or ended a moment ago, which taking the lock will notice
-        log.info("resuming session %s of this run", lock.plan.session)
-        return Session(process=process, begin=begin)
+    if ended_as_declared_anew(process, target, lock):
+        return None
+    begin = renew_lock(process.catalog, lock, process.owner)
+    if begin is None:
+        return None  # published or ended a moment ago, which taking the lock will notice
+    log.info("resuming session %s of this run", lock.plan.session)
+    return Session(process=process, begin=begin)
+
+
+def ended_as_declared_anew(process: Process, target: Table, lock: Begin) -> bool:
+    """End a session that was planned from another declaration of the load, whose ranges would be read by the rules of this one."""
+    if lock.plan.declared == resolve_scope(target, process.spec).digest:
+        return False
     end_session(process.catalog, lock, keep=False, reason="the load was declared anew since it was planned")
-    log.warning("session %s was planned from another declaration of the load; planning anew", lock.plan.session)
-    return None
+    log.warning("session %s was planned from another declaration of the load", lock.plan.session)
+    return True
 
 
 def draft(process: Process, target: Table) -> Plan | Finished:

@@ -24,6 +24,7 @@ from airflow_incremental.iceberg.seal import Output, Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
+from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
@@ -46,10 +47,18 @@ def resume(process: Process, session_id: str, *, again: bool) -> Session | Finis
     :param again: an earlier try of this step may be alive, asleep or cut off. The lock is renewed, one commit, and from then on the
         earlier try changes nothing. False where the step before hands the session over and nobody else has begun this one.
     :raises SessionSuperseded: it is neither; another session took over or it was ended. Or yet another try renewed the lock first.
+        Or it was planned from another declaration of the load, and was ended for that.
     """
     target = load_table(process.catalog, process.spec.target.table, role="target")
     lock = read_lock(target, process.spec.process)
     if lock is not None and lock.plan.session == session_id:
+        if ended_as_declared_anew(process, target, lock):
+            raise SessionSuperseded(
+                f"session {session_id} of process {process.spec.process!r} was planned from another declaration of the load, so it "
+                "was ended",
+                expected="the arguments of the load to stay as they were planned with",
+                hint="clear the run's plan task to plan anew; else the next run takes the same changes",
+            )
         begin = renew_lock(process.catalog, lock, process.owner) if again else lock
         if begin is not None:
             return Session(process=process, begin=begin)

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from airflow_incremental.core.errors import ArgumentError, TargetNotEmpty, WatermarkLost
+from airflow_incremental.core.errors import ArgumentError, SessionSuperseded, TargetNotEmpty, WatermarkLost
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
@@ -223,4 +225,26 @@ def test_a_session_of_another_declaration_is_not_resumed(tmp_path: Path) -> None
     world.policies = {"on_null_event_time": "own_range"}
     world.land(None)
     assert steps.run(world.process("r")).did_publish
+    world.check()
+
+
+@pytest.mark.parametrize("stage", ["load", "publish"])
+def test_a_session_of_another_declaration_is_not_handed_to_the_next_stage(tmp_path: Path, stage: str) -> None:
+    """The DAG was changed while the tasks of a group ran: ranges planned by one rule are not replaced by another."""
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 5)
+    steps.run(world.process())
+    before = world.target_rows()
+    world.land(0.5)
+    session = plan(world.process("r"))
+    assert isinstance(session, Session)
+    if stage == "publish":
+        steps.load(session)
+    spec = world.spec
+    other = attrs.evolve(spec, mode="append", target=attrs.evolve(spec.target, event_time=None))
+    with pytest.raises(SessionSuperseded, match="planned from another declaration"):
+        steps.resume(world.process("r", spec=other), session.plan.session, again=stage == "publish")
+    assert read_lock(world.target, "proc") is None, "nobody has to wait for it"
+    assert world.target_rows() == before
+    steps.run(world.process("r"))
     world.check()
