@@ -24,6 +24,8 @@ from airflow_incremental.core.watermark import SourcePosition, Watermark
 PLAN_VERSION = 1
 #: A stored plan larger than this (bytes, encoded) has its ranges coalesced until it fits.
 PLAN_LIMIT = 32 * 1024
+#: Ranges a stored plan tells people before any that are replaced are coalesced.
+_TOLD = 64
 
 PlanKind = Literal["load", "positions", "reload", "restatement"]
 Derivation = Literal["first_run", "from_now", "unchanged", "lineage", "diff", "sequence", "reload", "restatement"]
@@ -220,20 +222,23 @@ class Plan:
     def fitted(self) -> Plan:
         """Return this plan with its ranges coalesced until ``encode`` fits the limit.
 
-        Coalescing only widens what is recomputed, so the result stays right; a table with holes every other hour for years pays
-        with some unchanged hours.
+        What is replaced stays exact as long as it can, for thousands of ranges: rows between them may be none that the sources can
+        give back. Only what the plan tells people is coalesced before. A table with holes every other hour for years pays with some
+        hours in between, which are computed again.
         """
-        plan, most = self, 4096
-        while len(plan.encode()) > PLAN_LIMIT and most > 1:
-            most //= 2
-            replaced = self.replaced.coalesce(most)
-            affected = self.affected.coalesce(most).union(replaced) if self.replaced else self.affected.coalesce(most)
+        plan = self
+        sizes = [2**n for n in range(11, 0, -1)]
+        steps = [(None, most) for most in sizes if most >= _TOLD] + [(most, min(most, _TOLD)) for most in sizes]
+        for most, told in steps:
+            if len(plan.encode()) <= PLAN_LIMIT:
+                break
+            replaced = self.replaced if most is None else self.replaced.coalesce(most)
             plan = attrs.evolve(
                 self,
                 replaced=replaced,
-                affected=affected,
-                late=self.late.coalesce(most),
-                sources=tuple(attrs.evolve(s, changed=s.changed.coalesce(most)) for s in self.sources),
+                affected=self.affected.coalesce(told).union(replaced),
+                late=self.late.coalesce(told),
+                sources=tuple(attrs.evolve(s, changed=s.changed.coalesce(told)) for s in self.sources),
             )
         return plan
 

@@ -72,6 +72,17 @@ def test_a_plan_with_very_many_holes_is_widened_until_it_fits() -> None:
     assert fitted.affected.union(fitted.replaced) == fitted.affected
 
 
+def test_two_thousand_ranges_are_replaced_exactly() -> None:
+    """What lies between them may be rows that were adopted, which no source gives back."""
+    scattered = hours(*range(0, 8_000, 4))
+    large = attrs.evolve(plan(scattered), late=scattered)
+    assert len(large.encode()) > PLAN_LIMIT
+    fitted = large.fitted()
+    assert len(fitted.encode()) <= PLAN_LIMIT
+    assert fitted.replaced == scattered
+    assert fitted.affected.union(scattered) == fitted.affected
+
+
 def test_a_plan_of_another_version_is_refused() -> None:
     stored = {**plan(hours(1)).to_json(), "version": 99}
     with pytest.raises(IncrementalError, match=r"format version 99.*upgrade"):
