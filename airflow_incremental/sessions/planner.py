@@ -21,9 +21,8 @@ from airflow_incremental.core.errors import (
     WatermarkLost,
 )
 from airflow_incremental.core.plan import Owner, Plan
-from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan, make_restatement
-from airflow_incremental.core.ranges import UTC, EventRanges, Grain
-from airflow_incremental.core.spec import Initial
+from airflow_incremental.core.planning import NothingToDo, SourceFacts, TargetFacts, make_plan
+from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.changes import detect
@@ -40,7 +39,7 @@ from airflow_incremental.iceberg.locks import (
 )
 from airflow_incremental.iceberg.publish import publish_positions
 from airflow_incremental.iceberg.scopes import resolve_scope
-from airflow_incremental.iceberg.sharing import check_scopes, has_others
+from airflow_incremental.iceberg.sharing import check_scopes
 from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
     check_first_run,
@@ -51,6 +50,7 @@ from airflow_incremental.iceberg.targets import (
 )
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
+from airflow_incremental.sessions.restating import restatement
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -143,7 +143,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     # An audit that names a column the target does not have is found before the load, not after.
     measures_of(process.audits, target.schema().as_arrow())
     if mine is not None:
-        again = _restate(process, target, facts, mine, now)
+        again = restatement(process, target, facts, mine, now)
         if again is not None:
             return again
     last, reload = _last_publish(process, target, facts)
@@ -356,51 +356,3 @@ def _is_old(table: Table, base: SourcePosition | None, pinned: SourcePosition) -
         return False
     keep = int(table.metadata.properties.get("history.expire.max-snapshot-age-ms", _DEFAULT_SNAPSHOT_AGE_MS))
     return dt.datetime.now(UTC) - base.committed_at > dt.timedelta(milliseconds=keep) / 2
-
-
-def _restate(process: Process, target: Table, facts: TargetFacts, mine: Published, now: dt.datetime) -> Plan | None:
-    """Plan what a cleared run asks for: to compute again what its session wrote. None if that cannot be expressed."""
-    spec = process.spec
-    try:
-        last = published(target, spec.process)
-        if last is not None:
-            check_target_declared(spec, last, facts.event_field)
-    except WatermarkLost:
-        return None  # the plan that is made instead says so, or reloads
-    ranges = EventRanges.from_json(mine.ranges)
-    if last is None or not ranges or not spec.keeps_event_time or facts.grain is None:
-        log.warning(
-            "this run was cleared, but what session %s wrote cannot be computed again by range; planning anew",
-            mine.session,
-        )
-        return None
-    if any(name not in last.watermark.positions for name in spec.sources):
-        log.warning("this run was cleared, but a source was added since; planning anew")
-        return None
-    if spec.mode == "append" and (spec.initial != Initial(position="all") or has_others(target, spec.process)):
-        # A range of the target then holds rows that no source row of the range stands for, and they must stay.
-        log.warning(
-            "this run was cleared, but the target holds rows that are not this process's to replace; planning anew"
-        )
-        return None
-    pinned = {}
-    for name, source in spec.sources.items():
-        table = load_table(process.catalog, source.table, role="source")
-        pinned[name] = last.watermark.positions[name]
-        if pinned[name].snapshot_id is not None and SnapshotIndex(table.metadata).get(pinned[name].snapshot_id) is None:
-            if spec.mode == "append":
-                log.warning(
-                    "the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew"
-                )
-                return None
-            pinned[name] = position_of(table, head_of(table, source.branch))
-    return make_restatement(
-        spec,
-        target=facts,
-        published=last,
-        pinned=pinned,
-        ranges=ranges,
-        owner=process.owner,
-        now=now,
-        reason=f"the run was cleared: what session {mine.session} wrote is computed again",
-    )

@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
 import pytest
 
 from airflow_incremental.core.errors import ArgumentError, SessionSuperseded, TargetNotEmpty, WatermarkLost
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.locks import read_lock
+from airflow_incremental.iceberg.seal import SUMMARY_RANGES
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
 from tests.support.tables import expire, roll_back
-from tests.support.world import EVENTS, SOURCE, TARGET, World, create
+from tests.support.world import EVENTS, SOURCE, TARGET, World, create, hour
 
 MODES = pytest.mark.parametrize("mode", ["append", "overwrite"])
 
@@ -214,6 +216,34 @@ def test_a_cleared_append_run_leaves_the_rows_of_others_alone(tmp_path: Path) ->
     both = a.target_rows()
     steps.run(a.process("a1", clear_number=1))
     assert a.target_rows() == both
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_cleared_run_leaves_adopted_rows_between_its_ranges_alone(tmp_path: Path, many: bool) -> None:
+    """Many ranges are merged where they are kept with the snapshot, and what lies between them is not the run's."""
+    world = World(home=tmp_path, mode="overwrite", policies={"initial": {"adopt": "all"}}).set_up()
+    adopted = {"hour_ts": hour(3), "region": "zz", "n": 1, "total": 1}
+    world.target.append(pa.Table.from_pylist([adopted], schema=world.target_schema))
+    world.land(*range(0, 2 * SUMMARY_RANGES + 2 if many else 8, 2))
+    steps.run(world.process("a"))
+    rows = world.target_rows()
+    again = steps.run(world.process("a", clear_number=1))
+    assert again.did_publish is not many
+    assert world.target_rows() == rows
+
+
+def test_a_cleared_append_run_keeps_rows_whose_deletion_was_ignored(tmp_path: Path) -> None:
+    """A source that drops what is old, and a target that keeps it: computed again, the rows would be gone."""
+    world = World(home=tmp_path, policies={"on_rewrite": "ignore"}).set_up()
+    world.land(0, 1)
+    steps.run(world.process("a"))
+    world.source.delete("id = 1")
+    world.land(6)
+    steps.run(world.process("b"))
+    rows = world.target_rows()
+    assert rows.total() == 3
+    assert not steps.run(world.process("a", clear_number=1)).did_publish
+    assert world.target_rows() == rows
 
 
 def test_a_session_of_another_declaration_is_not_resumed(tmp_path: Path) -> None:
