@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_incremental.audits import AcceptedValues, Audit, Between, NotNull, RowCount, SqlCheck, Unique
+    from airflow_incremental.core.completeness import CompleteThrough
     from airflow_incremental.core.errors import IncrementalError
     from airflow_incremental.core.spec import IcebergSource, IcebergTarget
     from airflow_incremental.operators.assets import iceberg_asset
@@ -23,6 +24,7 @@ __all__ = [
     "AcceptedValues",
     "Audit",
     "Between",
+    "CompleteThrough",
     "IcebergSource",
     "IcebergTarget",
     "IncrementalError",
@@ -41,6 +43,7 @@ _HOMES = {
     "AcceptedValues": _AUDITS,
     "Audit": _AUDITS,
     "Between": _AUDITS,
+    "CompleteThrough": "airflow_incremental.core.completeness",
     "IcebergSource": "airflow_incremental.core.spec",
     "IcebergTarget": "airflow_incremental.core.spec",
     "IncrementalError": "airflow_incremental.core.errors",

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import attrs
 
 from airflow_incremental.core.changes import ChangeSet, FileChange, unknown_range
+from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.declared import narrowed
 from airflow_incremental.core.errors import NullEventTime, SourceRewritten
 from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
-from airflow_incremental.core.ranges import EventRanges, Grain
+from airflow_incremental.core.ranges import MICROSECOND, EventRanges, Grain
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
 
@@ -43,6 +44,9 @@ class SourceFacts:
     rows_late: int = 0
     #: Whether the old position may soon be expired from the source, so that it has to be moved although nothing changed.
     position_is_old: bool = False
+    #: How the source tells up to where it is complete, and what it told (for ``latest_event`` planning knows by itself).
+    rule: CompleteThrough = attrs.field(factory=CompleteThrough.latest_event)
+    told_through: dt.datetime | None = None
     #: Start from here without loading anything (``initial='current'`` and its like).
     from_now: bool = False
 
@@ -74,7 +78,7 @@ def make_plan(
     """
     grain = target.grain or DEFAULT_GRAIN
     parts = {name: _source_part(spec, name, facts, grain) for name, facts in sources.items()}
-    positions = {name: _seen(facts, parts[name].plan, grain) for name, facts in sources.items()}
+    positions = {name: _position(facts, parts[name].plan, grain) for name, facts in sources.items()}
     watermark = Watermark(
         positions=positions,
         complete_through=complete_through(positions),
@@ -174,8 +178,8 @@ def make_restatement(
 
 
 def complete_through(positions: Mapping[str, SourcePosition]) -> dt.datetime | None:
-    """Return the least event time any source has been seen through; None while one has shown no row."""
-    seen = [p.seen_through for p in positions.values()]
+    """Return up to where all sources are complete: the least of them, None while one of them does not say."""
+    seen = [p.complete_through for p in positions.values()]
     known = [s for s in seen if s is not None]
     return min(known) if known and len(known) == len(seen) else None
 
@@ -271,18 +275,22 @@ def _rewritten(spec: ProcessSpec, name: str, changes: ChangeSet) -> SourceRewrit
     )
 
 
-def _seen(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
-    """Return the pinned position with the latest event time seen so far, as the start of its unit."""
+def _position(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
+    """Return the pinned position with the latest event time seen so far, and up to where the source is complete there."""
     span = plan.changed.span() if plan.rows_added else None
-    latest = grain.floor(span.end - dt.timedelta(microseconds=1)) if span is not None else None
     if facts.from_now:
-        whole = ranges_of(facts.changes.added, nulls=False).span()
-        latest = grain.floor(whole.end - dt.timedelta(microseconds=1)) if whole is not None else None
+        span = ranges_of(facts.changes.added, nulls=False).span()
     # Seen by another column, an event time says nothing of this one.
     same = facts.base is not None and facts.base.event_field == facts.pinned.event_field
-    before = facts.base.seen_through if facts.base is not None and same else None
-    known = [m for m in (latest, before) if m is not None]
-    return attrs.evolve(facts.pinned, seen_through=max(known) if known else None)
+    before = facts.base.latest_event if facts.base is not None and same else None
+    known = [m for m in (None if span is None else span.end - MICROSECOND, before) if m is not None]
+    latest = max(known) if known else None
+    through = latest if facts.rule.rule == "latest_event" else facts.told_through
+    return attrs.evolve(
+        facts.pinned,
+        latest_event=latest,
+        complete_through=None if through is None else grain.floor(facts.rule.before(through)),
+    )
 
 
 def _again(published: Published | None) -> str | None:

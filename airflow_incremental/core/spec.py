@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import attrs
 
+from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import check_name, check_table, choice, is_template
 from airflow_incremental.core.ranges import format_time, parse_time, utc
@@ -30,6 +31,10 @@ _SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTITION = re.compile(r"(?:(hour|day|month|year|identity)\((\w+)\)|(\w+))")
 
 
+def _complete_through(value: Any) -> CompleteThrough | None:
+    return CompleteThrough.parse(value)
+
+
 @attrs.frozen
 class IcebergSource:
     """An Iceberg table a process reads.
@@ -38,11 +43,15 @@ class IcebergSource:
     :param event_time: column that says when a thing happened: a date, a timestamp (read as UTC) or a timestamp with zone.
         ``append`` can do without (nothing is then known about late rows); ``overwrite`` cannot.
     :param branch: branch of the source that is followed.
+    :param complete_through: up to which event time the source counts as complete, see
+        :class:`~airflow_incremental.core.completeness.CompleteThrough`, or the name of its rule. Default is what the processes that
+        load the table publish for it (``"published"``); if none does, the latest event seen (``"latest_event"``).
     """
 
     table: str
     event_time: str | None = None
     branch: str = "main"
+    complete_through: CompleteThrough | None = attrs.field(default=None, converter=_complete_through)
 
     def __attrs_post_init__(self) -> None:
         check_table(self.table, what="the table of a source")

@@ -28,8 +28,10 @@ class SourcePosition:
     sequence_number: int | None
     committed_at: dt.datetime | None
     table_uuid: str
-    #: Start of the unit of event time that holds the latest event seen up to here: the source counts as complete before it.
-    seen_through: dt.datetime | None = None
+    #: Latest event time seen up to here.
+    latest_event: dt.datetime | None = None
+    #: Event time (exclusive) up to which the source counted as complete here, by its rule; the start of a unit of the target.
+    complete_through: dt.datetime | None = None
     #: Field id of the column the event times were read from: renamed, it is still the same.
     event_field: int | None = None
 
@@ -38,23 +40,23 @@ class SourcePosition:
         return {
             "snapshot": self.snapshot_id,
             "sequence": self.sequence_number,
-            "committed": None if self.committed_at is None else format_time(self.committed_at),
+            "committed": _text(self.committed_at),
             "uuid": self.table_uuid,
-            "seen_through": None if self.seen_through is None else format_time(self.seen_through),
+            "latest_event": _text(self.latest_event),
+            "complete_through": _text(self.complete_through),
             "event_field": self.event_field,
         }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SourcePosition:
         """Read what ``to_json`` wrote."""
-        committed = value["committed"]
-        seen = value["seen_through"]
         return cls(
             snapshot_id=value["snapshot"],
             sequence_number=value["sequence"],
-            committed_at=None if committed is None else parse_time(committed),
+            committed_at=_time(value["committed"]),
             table_uuid=value["uuid"],
-            seen_through=None if seen is None else parse_time(seen),
+            latest_event=_time(value["latest_event"]),
+            complete_through=_time(value["complete_through"]),
             event_field=value["event_field"],
         )
 
@@ -64,8 +66,8 @@ class Watermark:
     """What a process's last publish stands for.
 
     :param positions: source table name as declared in ``sources`` -> position consumed.
-    :param complete_through: event time (exclusive) up to which the target is complete: the least ``seen_through`` of its
-        sources. None until every source has shown a row. (Netflix calls it the valid-to timestamp, VTTS.)
+    :param complete_through: event time (exclusive) up to which the target is complete: the least of its sources, None until each of
+        them says. It may fall. (Netflix calls it the valid-to timestamp, VTTS.)
     :param scope: the rows of the target it speaks of; None is the whole table.
     :param event_field: field id of the target's column whose ranges are replaced; None where none are.
     """
@@ -79,7 +81,7 @@ class Watermark:
         """Return plain values for a summary or a property."""
         return {
             "positions": {name: p.to_json() for name, p in sorted(self.positions.items())},
-            "complete_through": None if self.complete_through is None else format_time(self.complete_through),
+            "complete_through": _text(self.complete_through),
             "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
             "event_field": self.event_field,
         }
@@ -87,10 +89,10 @@ class Watermark:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Watermark:
         """Read what ``to_json`` wrote."""
-        through, scope = value["complete_through"], value["scope"]
+        scope = value["scope"]
         return cls(
             positions={name: SourcePosition.from_json(p) for name, p in value["positions"].items()},
-            complete_through=None if through is None else parse_time(through),
+            complete_through=_time(value["complete_through"]),
             scope=None if scope is None else {k: tuple(v) for k, v in scope.items()},
             event_field=value["event_field"],
         )
@@ -116,3 +118,11 @@ class Published:
     #: Whether the kept history of ``main`` shows the snapshot. If not, it had to be proven from what the next compaction or
     #: clean-up may take away, so the watermark should be published again.
     anchored: bool = attrs.field(default=True, eq=False)
+
+
+def _text(moment: dt.datetime | None) -> str | None:
+    return None if moment is None else format_time(moment)
+
+
+def _time(text: str | None) -> dt.datetime | None:
+    return None if text is None else parse_time(text)

@@ -69,10 +69,15 @@ def published(table: Table, process: str) -> Published | None:
     )
 
 
+def process_of(snapshot: Snapshot) -> str | None:
+    """Return the process whose publish a snapshot on ``main`` is, or None if it is none."""
+    words = words_of(snapshot)
+    return words.get(naming.PROCESS) if words.get(naming.RECORD) == SEALED else None
+
+
 def is_publish_of(snapshot: Snapshot, process: str) -> bool:
     """Say whether a snapshot on ``main`` is a publish of the process."""
-    words = words_of(snapshot)
-    return words.get(naming.PROCESS) == process and words.get(naming.RECORD) == SEALED
+    return process_of(snapshot) == process
 
 
 def words_of(snapshot: Snapshot) -> dict[str, str]:

@@ -27,6 +27,7 @@ from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.completeness import rule_of, told_through
 from airflow_incremental.iceberg.event_times import count_before
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of, snapshot_at
 from airflow_incremental.iceberg.locks import (
@@ -283,6 +284,8 @@ def _source_facts(
     event_field = EventColumn.of(table, source.event_time).field_id if source.event_time is not None else None
     head = head_of(table, source.branch)
     pinned = attrs.evolve(position_of(table, head), event_field=event_field)
+    rule = rule_of(table, source.complete_through)
+    told = told_through(table, source.branch, head, rule)
     base = None
     if last is not None and not reset:
         base = last.watermark.positions.get(name)
@@ -296,7 +299,7 @@ def _source_facts(
     elif not reset:
         position = spec.initial.position
         if position == "current":
-            return _from_now(process, name, table, pinned, grain)
+            return attrs.evolve(_from_now(process, name, table, pinned, grain), rule=rule, told_through=told)
         if position != "all":
             start = _start(process, name, table)
             base = position_of(table, start) if start is not None else None
@@ -306,7 +309,13 @@ def _source_facts(
     if through is not None and source.event_time is not None and changes.added:
         late = sum(count_before(table, change, through, source.event_time) for change in changes.added)
     return SourceFacts(
-        base=base, pinned=pinned, changes=changes, rows_late=late, position_is_old=_is_old(table, base, pinned)
+        base=base,
+        pinned=pinned,
+        changes=changes,
+        rows_late=late,
+        position_is_old=_is_old(table, base, pinned),
+        rule=rule,
+        told_through=told,
     )
 
 

@@ -13,7 +13,9 @@ from airflow_incremental.core.ranges import UTC, EventRanges, Grain, TimeRange
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
 T0 = dt.datetime(2024, 1, 1, tzinfo=UTC)
-POSITION = SourcePosition(snapshot_id=5, sequence_number=2, committed_at=T0, table_uuid="u", seen_through=T0)
+POSITION = SourcePosition(
+    snapshot_id=5, sequence_number=2, committed_at=T0, table_uuid="u", latest_event=T0, complete_through=T0
+)
 
 
 def hours(*starts: int) -> EventRanges:
