@@ -16,7 +16,7 @@ from typing import Any, Literal
 import attrs
 
 from airflow_incremental.core.errors import IncrementalError
-from airflow_incremental.core.ranges import EventRanges, Grain, format_time, parse_time
+from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange, format_time, parse_time
 from airflow_incremental.core.spec import ScopeValue
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
@@ -28,7 +28,9 @@ PLAN_LIMIT = 32 * 1024
 _TOLD = 64
 
 PlanKind = Literal["load", "positions", "reload", "restatement"]
-Derivation = Literal["first_run", "from_now", "unchanged", "lineage", "diff", "sequence", "reload", "restatement"]
+Derivation = Literal[
+    "first_run", "from_now", "unchanged", "lineage", "diff", "sequence", "reload", "restatement", "lookup"
+]
 
 
 @attrs.frozen(kw_only=True)
@@ -154,6 +156,16 @@ class Plan:
     def reads_added_rows(self) -> bool:
         """Whether the transform sees added rows (outside the replaced ranges) rather than whole ranges."""
         return self.mode == "append" and self.kind == "load"
+
+    @property
+    def read(self) -> EventRanges:
+        """Event times that are read and written where whole ranges are; a ``stateful`` reload empties more than it fills."""
+        return self.affected if self.mode == "stateful" else self.replaced
+
+    def only(self, part: TimeRange) -> Plan:
+        """Return this plan with one part of its ranges."""
+        whole = EventRanges((part,))
+        return attrs.evolve(self, replaced=whole, affected=whole)
 
     @property
     def has_work(self) -> bool:

@@ -13,10 +13,11 @@ import attrs
 from airflow_incremental.core.changes import ChangeSet, FileChange, unknown_range
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.declared import narrowed
-from airflow_incremental.core.errors import NullEventTime, SourceRewritten
+from airflow_incremental.core.errors import ArgumentError, NullEventTime, SourceRewritten
 from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
-from airflow_incremental.core.ranges import MICROSECOND, EventRanges, Grain
+from airflow_incremental.core.ranges import MICROSECOND, EventRanges, Grain, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.stateful import range_to_compute
 from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
 
 #: Unit of "complete through" where the target has no event-time partitioning to take it from.
@@ -77,30 +78,35 @@ def make_plan(
     :raises NullEventTime: see ``on_null_event_time``.
     """
     grain = target.grain or DEFAULT_GRAIN
-    parts = {name: _source_part(spec, name, facts, grain) for name, facts in sources.items()}
-    positions = {name: _position(facts, parts[name].plan, grain) for name, facts in sources.items()}
+    _check_step(spec, target.grain)
+    drivers = {name: facts for name, facts in sources.items() if spec.sources[name].role == "driver"}
+    parts = {name: _source_part(spec, name, facts, grain) for name, facts in drivers.items()}
+    positions = {name: _position(facts, parts[name].plan, grain) for name, facts in drivers.items()}
     watermark = Watermark(
         positions=positions,
         complete_through=complete_through(positions),
         scope=spec.target.scope,
         event_field=target.event_field,
     )
+    if spec.mode == "stateful":
+        work, watermark = _stateful_work(spec, parts, watermark, before=published, reload=reload is not None)
+    else:
+        work = _work(parts, reload)
     less = narrowed(spec, published)
-    affected = EventRanges.union_of(p.affected for p in parts.values())
-    replaced = EventRanges.union_of(p.replaced for p in parts.values())
-    kind: PlanKind = "load"
-    if reload is not None:
-        kind, affected, replaced, reason = "reload", EventRanges.everything(), EventRanges.everything(), reload
-    elif affected or any(p.plan.rows_added or p.plan.rows_removed for p in parts.values()):
-        reason = _reason(published, [p.plan for p in parts.values()]) + (f"; {less}" if less else "")
+    kind: PlanKind = "load" if reload is None else "reload"
+    if work is not None:
+        reason = reload or _reason(published, [p.plan for p in parts.values()]) + (f"; {less}" if less else "")
     else:
         moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
-        old = any(f.position_is_old for f in sources.values())
-        forced = published is None and any(f.from_now for f in sources.values())
+        old = any(f.position_is_old for f in drivers.values())
+        forced = published is None and any(f.from_now for f in drivers.values())
         again = less or _again(published)
-        if again is None and not (moved and (old or forced or _completes(published, watermark))):
-            return NothingToDo(reason=_idle(published, sources), published=published)
-        kind, reason = "positions", again or "only the watermark moves"
+        # Before a stateful target has a first result its changes have to stay changes.
+        waits = spec.mode == "stateful" and watermark.processed_through is None
+        if waits or (again is None and not (moved and (old or forced or _completes(published, watermark)))):
+            return NothingToDo(reason=_idle(published, drivers, waits=waits), published=published)
+        work, kind, reason = _Work(), "positions", again or "only the watermark moves"
+    affected, replaced = work.affected, work.replaced
     before = published.watermark.complete_through if published is not None and reload is None else None
     return Plan(
         process=spec.process,
@@ -112,11 +118,14 @@ def make_plan(
         target_uuid=target.table_uuid,
         main=target.main,
         base_session=published.session if published else None,
-        sources=tuple(attrs.evolve(p.plan, pinned=positions[n]) for n, p in parts.items()),
+        sources=tuple(
+            attrs.evolve(parts[n].plan, pinned=positions[n]) if n in parts else _lookup(spec, n, sources[n].pinned)
+            for n in spec.sources
+        ),
         replaced=replaced,
         may_replace=spec.replaces,
         affected=affected,
-        late=affected.below(before),
+        late=work.changed.below(before),
         grain=target.grain,
         scope=spec.target.scope,
         watermark=watermark,
@@ -143,6 +152,10 @@ def make_restatement(
         a newer one: what it sees early is computed once more when it is due.)
     """
     whole = ranges if ranges.is_everything else ranges.align(target.grain or DEFAULT_GRAIN)
+    span, processed = whole.span(), published.watermark.processed_through
+    if spec.mode == "stateful" and span is not None and processed is not None:
+        # What comes after depends on it.
+        whole = EventRanges((TimeRange(span.start, max(processed, span.end)),))
     return Plan(
         process=spec.process,
         session=new_session_id(now),
@@ -162,6 +175,8 @@ def make_restatement(
                 derivation="restatement",
                 changed=whole,
             )
+            if source.role == "driver"
+            else _lookup(spec, name, pinned[name])
             for name, source in spec.sources.items()
         ),
         replaced=whole,
@@ -182,6 +197,66 @@ def complete_through(positions: Mapping[str, SourcePosition]) -> dt.datetime | N
     seen = [p.complete_through for p in positions.values()]
     known = [s for s in seen if s is not None]
     return min(known) if known and len(known) == len(seen) else None
+
+
+@attrs.frozen(kw_only=True)
+class _Work:
+    """What there is to compute; by default nothing."""
+
+    affected: EventRanges = EventRanges()
+    replaced: EventRanges = EventRanges()
+    #: The part of it in which a source changed.
+    changed: EventRanges = EventRanges()
+
+
+def _work(parts: Mapping[str, _Part], reload: str | None) -> _Work | None:
+    if reload is not None:
+        return _Work(affected=EventRanges.everything(), replaced=EventRanges.everything())
+    affected = EventRanges.union_of(p.affected for p in parts.values())
+    if affected or any(p.plan.rows_added or p.plan.rows_removed for p in parts.values()):
+        replaced = EventRanges.union_of(p.replaced for p in parts.values())
+        return _Work(affected=affected, replaced=replaced, changed=affected)
+    return None
+
+
+def _stateful_work(
+    spec: ProcessSpec, parts: Mapping[str, _Part], watermark: Watermark, *, before: Published | None, reload: bool
+) -> tuple[_Work | None, Watermark]:
+    """Return the range to compute, and the watermark with how far the target is processed then."""
+    complete = watermark.complete_through
+    changed = EventRanges.union_of(p.affected for p in parts.values())
+    if before is None and any(p.plan.derivation == "from_now" for p in parts.values()):
+        if complete is None:
+            raise ArgumentError(
+                f"process {spec.process!r} starts from now, but not all of its drivers say how far they are complete",
+                expected="a time up to which nothing is computed, with initial='current'",
+                hint="start with initial='all', or when every driver says it",
+            )
+        return None, attrs.evolve(watermark, processed_through=complete)
+    processed = before.watermark.processed_through if before is not None and not reload else None
+    found = range_to_compute(changed, complete=complete, processed=processed)
+    through = attrs.evolve(watermark, processed_through=processed if found is None else found.end)
+    computed = EventRanges() if found is None else EventRanges((found,))
+    if reload:
+        # All of it goes, and what is complete comes again. Before anything is, the watermark stays lost.
+        work = _Work(affected=computed, replaced=EventRanges.everything())
+        return (None if complete is None else work), attrs.evolve(through, processed_through=complete)
+    if found is None:
+        return None, through
+    return _Work(affected=computed, replaced=computed, changed=changed.intersect(computed)), through
+
+
+def _check_step(spec: ProcessSpec, grain: Grain | None) -> None:
+    if spec.step is not None and grain is not None and not Grain(spec.step).divides(grain):
+        raise ArgumentError(
+            f"process {spec.process!r} computes in steps of a {spec.step}, and {spec.target.table} is partitioned by {grain.value}",
+            expected=f"a step that divides the partitioning: a {grain.value} or less",
+            hint=f"choose step='hour' or partition the target by {spec.step}",
+        )
+
+
+def _lookup(spec: ProcessSpec, name: str, pinned: SourcePosition) -> SourcePlan:
+    return SourcePlan(name=name, table=spec.sources[name].table, base=None, pinned=pinned, derivation="lookup")
 
 
 @attrs.frozen(kw_only=True)
@@ -315,7 +390,9 @@ def _reason(published: Published | None, plans: list[SourcePlan]) -> str:
     return f"{what or 'row-level deletes'} in {', '.join(p.table for p in plans if p.files_added or p.files_removed)}, {since}"
 
 
-def _idle(published: Published | None, sources: Mapping[str, SourceFacts]) -> str:
+def _idle(published: Published | None, sources: Mapping[str, SourceFacts], *, waits: bool) -> str:
+    if waits:
+        return "nothing is complete yet: a stateful process begins when all its drivers say up to where they are"
     if all(f.changes.derivation == "unchanged" for f in sources.values()):
         return "no source has a new snapshot"
     if published is None and all(f.pinned.snapshot_id is None for f in sources.values()):

@@ -85,6 +85,15 @@ class Grain(str, enum.Enum):
         except (OverflowError, ValueError):
             return MAX_TIME
 
+    def before(self, start: dt.datetime) -> dt.datetime:
+        """Return the start of the unit that ends at ``start``, which is the start of one."""
+        return self.floor(start - MICROSECOND)
+
+    def divides(self, other: Grain) -> bool:
+        """Say whether units of this kind make up whole units of the other."""
+        order = list(Grain)
+        return order.index(self) <= order.index(other)
+
     def ceil(self, moment: dt.datetime) -> dt.datetime:
         """Return ``moment`` if a unit starts there, else the start of the next unit."""
         start = self.floor(moment)

@@ -16,8 +16,11 @@ from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import check_name, check_table, choice, is_template
 from airflow_incremental.core.ranges import format_time, parse_time, utc
 from airflow_incremental.core.reads import PLAN_RANGES
+from airflow_incremental.core.stateful import STATE, State
 
-Mode = Literal["append", "overwrite"]
+Mode = Literal["append", "overwrite", "stateful"]
+Role = Literal["driver", "lookup"]
+Step = Literal["hour", "day", "month", "year"]
 OnRewrite = Literal["fail", "ignore", "overwrite"]
 OnNullEventTime = Literal["fail", "own_range"]
 OnLostWatermark = Literal["fail", "reload", "added_only"]
@@ -29,6 +32,10 @@ _PROCESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _RESERVED = ("wm_", "failed_")
 _SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PARTITION = re.compile(r"(?:(hour|day|month|year|identity)\((\w+)\)|(\w+))")
+
+
+def _state(value: Any) -> State | None:
+    return State.parse(value)
 
 
 def _complete_through(value: Any) -> CompleteThrough | None:
@@ -45,19 +52,28 @@ class IcebergSource:
     :param branch: branch of the source that is followed.
     :param complete_through: up to which event time the source counts as complete, see
         :class:`~airflow_incremental.core.completeness.CompleteThrough`, or the name of its rule. Default is what the processes that
-        load the table publish for it (``"published"``); if none does, the latest event seen (``"latest_event"``).
+        load the table publish for it (``"published"``); if none does, the latest event seen (``"latest_event"``). ``stateful`` does
+        not take that second default.
+    :param role: a ``driver`` makes work when it changes; a ``lookup`` is read whole, at one snapshot per session, and makes none:
+        rows stay as the lookup was when they were last written.
     """
 
     table: str
     event_time: str | None = None
     branch: str = "main"
     complete_through: CompleteThrough | None = attrs.field(default=None, converter=_complete_through)
+    role: Role = attrs.field(default="driver", validator=choice(Role))
 
     def __attrs_post_init__(self) -> None:
         check_table(self.table, what="the table of a source")
         check_name(self.branch, what=f"the branch of source {self.table!r}")
         if self.event_time is not None:
             check_name(self.event_time, what=f"the event_time of source {self.table!r}")
+        if self.role == "lookup" and self.complete_through is not None:
+            raise ArgumentError(
+                f"the lookup {self.table!r} has a complete_through",
+                expected="one for drivers only: a lookup does not decide how far the target is complete",
+            )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the form Airflow can template and serialise."""
@@ -267,8 +283,13 @@ class ProcessSpec:
     :param process: unit of watermarks; its name survives DAG and task renames.
     :param sources: name in the transform -> source.
     :param target: the table that is written.
-    :param mode: ``append`` (a target row depends on one source row) or ``overwrite`` (a target range depends on the source rows
-        of the same range).
+    :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range depends on the source rows of
+        the same range) or ``stateful`` (it depends on what came before, too: everything from the first change on is computed
+        again, in order, up to where all drivers are complete).
+    :param state: ``stateful`` only: what the transform reads of the target under the name ``state``: ``"previous_step"``,
+        ``"latest_by(<key column>, ...)"`` or None for nothing, see :class:`~airflow_incremental.core.stateful.State`.
+    :param step: ``stateful`` only: unit in which the transform runs over the range, in order, each run seeing the state the last
+        one left; None runs it once over all of it.
     :param initial: see :class:`Initial`.
     :param on_rewrite: ``append`` only: what to do when rows already consumed were changed or removed in the source.
     :param on_null_event_time: ``fail`` or ``own_range`` (rows without event time form a range of their own).
@@ -286,6 +307,8 @@ class ProcessSpec:
     on_null_event_time: OnNullEventTime = attrs.field(default="fail", validator=choice(OnNullEventTime))
     on_lost_watermark: OnLostWatermark = attrs.field(default="fail", validator=choice(OnLostWatermark))
     on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=choice(OnMissingBounds))
+    state: State | None = attrs.field(default=None, converter=_state)
+    step: Step | None = attrs.field(default=None, validator=attrs.validators.optional(choice(Step)))
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
@@ -293,16 +316,55 @@ class ProcessSpec:
         if self.mode == "overwrite" or self.on_rewrite == "overwrite":
             self._check_event_times()
         self._check_created()
-        if self.mode == "append" and len(self.sources) > 1:
+        self._check_stateful()
+        if self.mode == "append" and len(self.drivers) > 1:
             raise ArgumentError(
-                f"process {self.process!r} appends from {len(self.sources)} sources ({', '.join(self.sources)})",
-                expected="one source in mode 'append': added rows joined to added rows would miss new rows that match old ones",
-                hint="use mode='overwrite', or one process per source",
+                f"process {self.process!r} appends from {len(self.drivers)} drivers ({', '.join(self.drivers)})",
+                expected="one driver in mode 'append': added rows joined to added rows would miss new rows that match old ones",
+                hint="use mode='overwrite', one process per source, or IcebergSource(role='lookup') for what is only joined",
             )
+
+    def _check_stateful(self) -> None:
+        if self.mode != "stateful":
+            given = {"state": self.state, "step": self.step}
+            for name, value in given.items():
+                if value is not None:
+                    raise ArgumentError(
+                        f"process {self.process!r} has mode={self.mode!r} and {name}={str(value)!r}",
+                        expected=f"{name} in mode 'stateful' only",
+                    )
+            return
+        if self.on_null_event_time != "fail":
+            raise ArgumentError(
+                f"process {self.process!r} has mode='stateful' and on_null_event_time={self.on_null_event_time!r}",
+                expected="'fail': a row without an event time has no place in the order of events",
+                hint="leave such rows out of the source, or give them an event time there",
+            )
+        if self.initial.adopt:
+            raise ArgumentError(
+                f"process {self.process!r} has mode='stateful' and adopts a filled target",
+                expected="a target this process computed from the start: up to where a found state was processed is not known",
+                hint="load into an empty table",
+            )
+        if self.state is not None and STATE in self.sources:
+            raise ArgumentError(
+                f"a source of process {self.process!r} is named {STATE!r}",
+                expected=f"another name: the transform reads the target's state as {STATE!r}",
+            )
+
+    @property
+    def drivers(self) -> dict[str, IcebergSource]:
+        """The sources that make work when they change."""
+        return {name: s for name, s in self.sources.items() if s.role == "driver"}
 
     def _check_sources(self) -> None:
         if not self.sources:
             raise ArgumentError(f"process {self.process!r} has no sources", expected="at least one IcebergSource")
+        if not self.drivers:
+            raise ArgumentError(
+                f"process {self.process!r} has only lookups ({', '.join(self.sources)})",
+                expected="at least one driver, whose changes are what there is to do",
+            )
         taken = [PLAN_RANGES]
         for name, source in self.sources.items():
             if not isinstance(name, str) or _SOURCE_NAME.fullmatch(name) is None:
@@ -326,8 +388,8 @@ class ProcessSpec:
 
     def _check_event_times(self) -> None:
         """Check what replacing ranges needs: the range of a source row and of a target row, and that they are the same."""
-        why = "mode='overwrite'" if self.mode == "overwrite" else "on_rewrite='overwrite'"
-        for name, source in self.sources.items():
+        why = f"mode={self.mode!r}" if self.mode != "append" else "on_rewrite='overwrite'"
+        for name, source in self.drivers.items():
             if source.event_time is None:
                 raise ArgumentError(
                     f"source {name!r} of process {self.process!r} has no event_time, which {why} needs",
@@ -376,6 +438,7 @@ class ProcessSpec:
             "sources": {name: source.as_dict() for name, source in sorted(self.sources.items())},
             "target": self.target.as_dict(),
             "policies": [self.on_rewrite, self.on_null_event_time, self.on_lost_watermark, self.on_missing_bounds],
+            "state": [str(self.state), self.step],
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -389,7 +452,7 @@ class ProcessSpec:
         if self.mode != "append":
             return True
         return self.target.event_time is not None and all(
-            s.event_time == self.target.event_time for s in self.sources.values()
+            s.event_time == self.target.event_time for s in self.drivers.values()
         )
 
     @property

@@ -68,12 +68,14 @@ class Watermark:
     :param positions: source table name as declared in ``sources`` -> position consumed.
     :param complete_through: event time (exclusive) up to which the target is complete: the least of its sources, None until each of
         them says. It may fall. (Netflix calls it the valid-to timestamp, VTTS.)
+    :param processed_through: event time (exclusive) up to which a ``stateful`` target has been computed; None in other modes.
     :param scope: the rows of the target it speaks of; None is the whole table.
     :param event_field: field id of the target's column whose ranges are replaced; None where none are.
     """
 
     positions: Mapping[str, SourcePosition]
     complete_through: dt.datetime | None = None
+    processed_through: dt.datetime | None = None
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
     event_field: int | None = None
 
@@ -82,6 +84,7 @@ class Watermark:
         return {
             "positions": {name: p.to_json() for name, p in sorted(self.positions.items())},
             "complete_through": _text(self.complete_through),
+            "processed_through": _text(self.processed_through),
             "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
             "event_field": self.event_field,
         }
@@ -93,6 +96,7 @@ class Watermark:
         return cls(
             positions={name: SourcePosition.from_json(p) for name, p in value["positions"].items()},
             complete_through=_time(value["complete_through"]),
+            processed_through=_time(value["processed_through"]),
             scope=None if scope is None else {k: tuple(v) for k, v in scope.items()},
             event_field=value["event_field"],
         )

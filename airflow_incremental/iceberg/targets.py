@@ -89,6 +89,13 @@ def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
             "because ranges of it are replaced",
             hint=f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD day({spec.target.event_time}), or mode='append'",
         )
+    for key in () if spec.state is None else spec.state.keys:
+        if key not in table.schema().column_names:
+            raise TableError(
+                f"the target {spec.target.table} has no column {key!r}, by which its state is asked for ({spec.state})",
+                expected=f"one of {', '.join(table.schema().column_names)}",
+                hint="correct the keys of state",
+            )
     replaced = spec.target.event_time if spec.replaces else None
     return TargetFacts(
         table_uuid=str(table.metadata.table_uuid),

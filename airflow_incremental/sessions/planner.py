@@ -236,6 +236,12 @@ def _create(process: Process) -> Table:
             expected="an existing target when the writes are your own",
             hint="create the table first",
         )
+    if spec.state is not None:
+        raise TableError(
+            f"the target {spec.target.table!r} does not exist, and the transform reads its state, so its columns are not known",
+            expected="an existing target where state is asked for",
+            hint="create the table first",
+        )
     if spec.target.event_time is not None:
         units = [
             Grain(t)
@@ -258,7 +264,8 @@ def _create(process: Process) -> Table:
     )
     if isinstance(decided, NothingToDo):
         raise TableError(
-            f"the target {spec.target.table!r} does not exist and no source has data", hint="load the source first"
+            f"the target {spec.target.table!r} does not exist and nothing can tell its columns: {decided.reason}",
+            hint="load the source first, or create the table",
         )
     schema = process.engine.schema(
         process.transform, source_reads(process, decided), decided, work_dir=process.work_dir
@@ -284,7 +291,16 @@ def _source_facts(
     event_field = EventColumn.of(table, source.event_time).field_id if source.event_time is not None else None
     head = head_of(table, source.branch)
     pinned = attrs.evolve(position_of(table, head), event_field=event_field)
+    if source.role == "lookup":
+        return SourceFacts(base=None, pinned=pinned, changes=ChangeSet(derivation="unchanged"))
     rule = rule_of(table, source.complete_through)
+    if spec.mode == "stateful" and source.complete_through is None and rule.rule != "published":
+        raise ArgumentError(
+            f"driver {name!r} ({source.table}) of the stateful process {spec.process!r} does not say how far it is complete",
+            expected="a rule: no process of this package loads the table, so none publishes it",
+            hint="write IcebergSource(complete_through=CompleteThrough.latest_event(lateness=...)), .arrival(lateness=...) or "
+            ".property(name)",
+        )
     told = told_through(table, source.branch, head, rule)
     base = None
     if last is not None and not reset:

@@ -8,7 +8,7 @@ import attrs
 
 from airflow_incremental.core.errors import PlanExpired, WatermarkLost
 from airflow_incremental.core.plan import Plan, SourcePlan
-from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
 
-def source_reads(process: Process, plan: Plan) -> list[SourceRead]:
+def source_reads(process: Process, plan: Plan, part: TimeRange | None = None) -> list[SourceRead]:
     """Return what each source name is bound to, exactly as the plan says.
 
+    :param part: the part of the planned ranges that is computed, for a plan that is computed in parts.
     :raises PlanExpired: a pinned snapshot is gone, or what changed until it reads differently now.
     """
     found = []
@@ -32,11 +33,13 @@ def source_reads(process: Process, plan: Plan) -> list[SourceRead]:
                 f"source {source.name!r} ({source.table}) was replaced since session {plan.session} was planned",
                 hint="retry the task; it plans anew",
             )
-        if plan.reads_added_rows:
+        if source.derivation == "lookup":
+            found.append(_ranges(process, source, table, None))
+        elif plan.reads_added_rows:
             found.append(_added(process, plan, source, table))
         else:
-            keep = None if plan.replaced.is_everything else plan.replaced
-            found.append(_ranges(process, source, table, keep))
+            ranges = plan.read if part is None else EventRanges((part,))
+            found.append(_ranges(process, source, table, None if ranges.is_everything else ranges))
     return found
 
 

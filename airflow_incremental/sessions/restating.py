@@ -42,7 +42,7 @@ def restatement(process: Process, target: Table, facts: TargetFacts, mine: Publi
             mine.session,
         )
         return None
-    if any(name not in last.watermark.positions for name in spec.sources):
+    if any(name not in last.watermark.positions for name in spec.drivers):
         log.warning("this run was cleared, but a source was added since; planning anew")
         return None
     if _holds_other_rows(target, spec, ranges):
@@ -54,6 +54,9 @@ def restatement(process: Process, target: Table, facts: TargetFacts, mine: Publi
     pinned = {}
     for name, source in spec.sources.items():
         table = load_table(process.catalog, source.table, role="source")
+        if source.role == "lookup":
+            pinned[name] = position_of(table, head_of(table, source.branch))
+            continue
         pinned[name] = last.watermark.positions[name]
         if pinned[name].snapshot_id is not None and SnapshotIndex(table.metadata).get(pinned[name].snapshot_id) is None:
             if spec.mode == "append":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from typing import TYPE_CHECKING
 
 import attrs
@@ -19,15 +18,13 @@ from airflow_incremental.iceberg.locks import check_owned, end_session, read_loc
 from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.reads import read_files
-from airflow_incremental.iceberg.scratch import collect
-from airflow_incremental.iceberg.seal import Output, Sealed, find_sealed
+from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
-from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
+from airflow_incremental.sessions.output import produce
 from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
-from airflow_incremental.sessions.reading import source_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +92,7 @@ def load(session: Session) -> Sealed:
         log.info("session %s is sealed already as snapshot %s", plan.session, sealed.snapshot_id)
         return sealed
     try:
-        output = _output(session, target, fingerprint)
+        output = produce(session, target, fingerprint)
         sealed = commit_seal(process.catalog, process.spec, session.begin, output, progress=log.info)
     except (PlanExpired, TargetChanged) as error:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
@@ -204,48 +201,6 @@ def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str 
 def session_rows(target: Table, sealed: Sealed) -> SourceRead:
     """Return the rows a session wrote, under the name ``rows``."""
     return read_files(target, "rows", sealed.output.files)
-
-
-def _output(session: Session, target: Table, fingerprint: str) -> Output:
-    """Produce the session's data files: by its transform, or from what the author's tasks wrote to the scratch branch."""
-    process, plan, spec = session.process, session.plan, session.process.spec
-    if process.transform is None:
-        return collect(target, spec, plan)
-    reads = source_reads(process, plan)
-    for read in reads:
-        log.info(
-            "%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}"
-        )
-    write_id = uuid.uuid4()
-    event_time = spec.target.event_time
-    check = RowCheck(
-        event_time=event_time,
-        ranges=plan.replaced if not plan.reads_added_rows and not plan.replaced.is_everything else None,
-        scope=plan.scope,
-    )
-    started = time.monotonic()
-    with process.engine.run(
-        process.transform,
-        reads,
-        plan,
-        target_schema=target.schema().as_arrow(),
-        order_by=tuple(dict.fromkeys((*partition_order(target), *((event_time,) if event_time else ())))),
-        work_dir=process.work_dir,
-    ) as batches:
-        written = write(target, batches, write_id=write_id, check=check)
-    log.info(
-        "wrote %s rows in %s files in %.1f s",
-        f"{written.rows:,}",
-        f"{len(written.files):,}",
-        time.monotonic() - started,
-    )
-    return Output(
-        files=written.files,
-        write_id=write_id,
-        fingerprint=fingerprint,
-        schema_id=target.metadata.current_schema_id,
-        spec_id=target.metadata.default_spec_id,
-    )
 
 
 def _reseal(session: Session, sealed: Sealed) -> Sealed:

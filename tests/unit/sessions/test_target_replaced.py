@@ -53,7 +53,7 @@ def move(world: World) -> Callable[[], Any]:
 
 def seal(world: World) -> Callable[[], Any]:
     session = session_of(world)
-    output = steps._output(session, world.target, "fingerprint")
+    output = steps.produce(session, world.target, "fingerprint")
     return lambda: steps.commit_seal(world.catalog, session.process.spec, session.begin, output)
 
 

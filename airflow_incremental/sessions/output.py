@@ -1,0 +1,109 @@
+"""What a session writes: by its transform, once or step by step, or what the author's own tasks put on the scratch branch."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import attrs
+
+from airflow_incremental.core.ranges import Grain
+from airflow_incremental.core.stateful import cut
+from airflow_incremental.iceberg.scratch import collect
+from airflow_incremental.iceberg.seal import Output
+from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
+from airflow_incremental.sessions.reading import source_reads
+from airflow_incremental.sessions.state import keep_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+    from airflow_incremental.core.plan import Plan
+    from airflow_incremental.core.reads import SourceRead
+    from airflow_incremental.engines.transform import Transform
+    from airflow_incremental.sessions.process import Process, Session
+
+log = logging.getLogger(__name__)
+
+
+def produce(session: Session, target: Table, fingerprint: str) -> Output:
+    """Produce the session's data files, which nothing refers to yet.
+
+    :param fingerprint: of the transform, taken before it runs.
+    """
+    process, plan = session.process, session.plan
+    if process.transform is None:
+        return collect(target, process.spec, plan)
+    producer = _Producer(process=process, plan=plan, target=target, transform=process.transform)
+    return Output(
+        files=tuple(producer.in_parts() if plan.mode == "stateful" else producer.at_once()),
+        write_id=producer.write_id,
+        fingerprint=fingerprint,
+        schema_id=target.metadata.current_schema_id,
+        spec_id=target.metadata.default_spec_id,
+    )
+
+
+@attrs.frozen(kw_only=True)
+class _Producer:
+    process: Process
+    plan: Plan
+    target: Table
+    transform: Transform
+    write_id: uuid.UUID = attrs.field(factory=uuid.uuid4)
+
+    def at_once(self) -> tuple[DataFile, ...]:
+        """Run the transform over all that is planned."""
+        return self._run(self.plan, source_reads(self.process, self.plan), self.write_id)
+
+    def in_parts(self) -> Iterator[DataFile]:
+        """Run the transform over the steps of the planned range, in order, each seeing the state the last one left."""
+        step = None if self.process.spec.step is None else Grain(self.process.spec.step)
+        parts = [part for whole in self.plan.read.ranges for part in cut(whole, step)]
+        if not parts:
+            return
+        with keep_state(self.process, self.plan, self.target, start=parts[0].start) as state:
+            for number, part in enumerate(parts):
+                reads = source_reads(self.process, self.plan, part)
+                if state is not None:
+                    reads.append(state.read)
+                files = self._run(self.plan.only(part), reads, uuid.uuid5(self.write_id, str(number)))
+                if len(parts) > 1:
+                    log.info("step %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", part)
+                if state is not None and part is not parts[-1]:
+                    state.after(files)
+                yield from files
+
+    def _run(self, plan: Plan, reads: Sequence[SourceRead], write_id: uuid.UUID) -> tuple[DataFile, ...]:
+        for read in reads:
+            log.info(
+                "%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}"
+            )
+        event_time = self.process.spec.target.event_time
+        check = RowCheck(
+            event_time=event_time,
+            ranges=plan.read if not plan.reads_added_rows and not plan.read.is_everything else None,
+            scope=plan.scope,
+        )
+        started = time.monotonic()
+        with self.process.engine.run(
+            self.transform,
+            reads,
+            plan,
+            target_schema=self.target.schema().as_arrow(),
+            order_by=tuple(dict.fromkeys((*partition_order(self.target), *((event_time,) if event_time else ())))),
+            work_dir=self.process.work_dir,
+        ) as batches:
+            written = write(self.target, batches, write_id=write_id, check=check)
+        log.info(
+            "wrote %s rows in %s files in %.1f s",
+            f"{written.rows:,}",
+            f"{len(written.files):,}",
+            time.monotonic() - started,
+        )
+        return written.files

@@ -1,0 +1,131 @@
+"""The target's state before each step of a ``stateful`` session, kept up to date with what its own steps have written."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from airflow_incremental.core.ranges import MIN_TIME, EventRanges, Grain, TimeRange
+from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.core.stateful import STATE, State
+from airflow_incremental.engines.filters import quote
+from airflow_incremental.engines.workdir import work_directory
+from airflow_incremental.iceberg.reads import read_files, read_ranges
+
+if TYPE_CHECKING:
+    from pyiceberg.manifest import DataFile
+    from pyiceberg.table import Table
+
+    from airflow_incremental.core.plan import Plan
+    from airflow_incremental.core.spec import ScopeValue
+    from airflow_incremental.sessions.process import Process
+
+
+@attrs.define(kw_only=True)
+class StateKeeper:
+    """Gives the state before a step, and takes in what the step wrote.
+
+    ``latest_by`` is computed once, over the target's history before the first step, and then from what it was and the step's own
+    rows, in a file with one row per key: what a step costs does not grow with the history.
+    """
+
+    process: Process
+    plan: Plan
+    target: Table
+    state: State
+    folder: Path
+    #: The state before the step that comes next.
+    read: SourceRead = attrs.field(init=False)
+    _number: int = attrs.field(default=0, init=False)
+
+    def begin(self, start: dt.datetime, unit: Grain) -> None:
+        """Compute the state before ``start`` from the target as it was when the session was planned.
+
+        :param unit: the step, or the unit of the target; ``previous_step`` is the one before ``start``.
+        """
+        since = unit.before(start) if self.state.kind == "previous_step" else MIN_TIME
+        before = EventRanges((TimeRange(since, start),))
+        event_time = self.process.spec.target.event_time
+        self._fold(read_ranges(self.target, STATE, self.plan.main, event_time=event_time, keep=before))
+
+    def after(self, files: Sequence[DataFile]) -> None:
+        """Take in the rows of the step that was just computed."""
+        written = read_files(self.target, STATE, files)
+        if self.state.kind == "latest_by":
+            written = attrs.evolve(written, parts=(*self.read.parts, *written.parts))
+        self._fold(written)
+
+    def _fold(self, rows: SourceRead) -> None:
+        """Make the state of rows, and keep it in a file."""
+        process = self.process
+        path = self.folder / f"{self._number}.parquet"
+        self._number += 1
+        query = state_query(self.state, rows.schema, process.spec.target.event_time or "", self.plan.scope)
+        with (
+            process.engine.run(
+                query, [rows], self.plan, target_schema=rows.schema, work_dir=process.work_dir
+            ) as batches,
+            pq.ParquetWriter(path, rows.schema) as writer,
+        ):
+            count = 0
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+        part = ReadPart(paths=None, batches=lambda: _rows_of(path, rows.schema))
+        self.read = attrs.evolve(rows, parts=(part,), rows=count, bytes=path.stat().st_size, files=1)
+
+
+@contextmanager
+def keep_state(process: Process, plan: Plan, target: Table, *, start: dt.datetime) -> Iterator[StateKeeper | None]:
+    """Compute the state before ``start`` and keep it while the context is open; None if the process asks for none."""
+    spec = process.spec
+    if spec.state is None or plan.grain is None:
+        yield None
+        return
+    with work_directory(process.work_dir, "state") as folder:
+        keeper = StateKeeper(process=process, plan=plan, target=target, state=spec.state, folder=folder)
+        keeper.begin(start, plan.grain if spec.step is None else Grain(spec.step))
+        yield keeper
+
+
+def state_query(
+    state: State, schema: pa.Schema, event_time: str, scope: Mapping[str, Sequence[ScopeValue]] | None
+) -> str:
+    """Return the SQL that makes the state of the rows called ``state``: those in scope, and of each key the latest."""
+    query = f"SELECT * FROM {STATE}"  # noqa: S608
+    wanted = [_one_of(column, values) for column, values in (scope or {}).items()]
+    if wanted:
+        query += f" WHERE {' AND '.join(wanted)}"
+    if state.kind == "latest_by":
+        # Of several rows at the latest time always the same one, whatever order they come in.
+        rest = [f.name for f in schema if f.name not in (*state.keys, event_time) and not pa.types.is_nested(f.type)]
+        order = ", ".join(f"{quote(c)} DESC NULLS LAST" for c in (event_time, *rest))
+        keys = ", ".join(quote(k) for k in state.keys)
+        query += f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
+    return query
+
+
+def _one_of(column: str, values: Sequence[ScopeValue]) -> str:
+    known = ", ".join(_literal(v) for v in values if v is not None)
+    parts = [f"{quote(column)} IN ({known})"] if known else []
+    if None in values:
+        parts.append(f"{quote(column)} IS NULL")
+    return f"({' OR '.join(parts)})"
+
+
+def _literal(value: ScopeValue) -> str:
+    if isinstance(value, (bool, int)):
+        return str(value)
+    text = str(value).replace("'", "''")
+    return f"DATE '{text}'" if isinstance(value, dt.date) else f"'{text}'"
+
+
+def _rows_of(path: Path, schema: pa.Schema) -> pa.RecordBatchReader:
+    return pa.RecordBatchReader.from_batches(schema, (b.cast(schema) for b in pq.ParquetFile(path).iter_batches()))
