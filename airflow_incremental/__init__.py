@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow_incremental.audits import AcceptedValues, Audit, Between, NotNull, RowCount, SqlCheck, Unique
     from airflow_incremental.core.completeness import CompleteThrough
     from airflow_incremental.core.errors import IncrementalError
-    from airflow_incremental.core.spec import IcebergSource, IcebergTarget
+    from airflow_incremental.core.tables import IcebergSource, IcebergTarget
     from airflow_incremental.operators.assets import iceberg_asset
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.task_groups.load import IncrementalLoad
@@ -44,8 +44,8 @@ _HOMES = {
     "Audit": _AUDITS,
     "Between": _AUDITS,
     "CompleteThrough": "airflow_incremental.core.completeness",
-    "IcebergSource": "airflow_incremental.core.spec",
-    "IcebergTarget": "airflow_incremental.core.spec",
+    "IcebergSource": "airflow_incremental.core.tables",
+    "IcebergTarget": "airflow_incremental.core.tables",
     "IncrementalError": "airflow_incremental.core.errors",
     "IncrementalLoad": "airflow_incremental.task_groups.load",
     "IncrementalLoadOperator": "airflow_incremental.operators.load",

@@ -13,7 +13,8 @@ from pyiceberg.table import Table
 from airflow_incremental.audits import Audit
 from airflow_incremental.core.plan import Owner, Plan, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EPOCH, UTC
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, Mode, ProcessSpec
+from airflow_incremental.core.spec import Mode, ProcessSpec
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.lineage import position_of

@@ -8,7 +8,8 @@ another matter: what holds of the whole holds of it.
 from __future__ import annotations
 
 from airflow_incremental.core.errors import DeclarationChanged
-from airflow_incremental.core.spec import ProcessSpec, scope_within, show_scope
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import scope_within, show_scope
 from airflow_incremental.core.watermark import Published, SourcePosition
 
 _RELOAD = "set on_lost_watermark='reload' for one run to compute everything in scope again"

@@ -17,7 +17,7 @@ import attrs
 
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange, format_time, parse_time
-from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
 #: Format of the stored plan; a reader refuses what it does not know.

@@ -10,12 +10,11 @@ from collections.abc import Mapping
 
 import attrs
 
-from airflow_incremental.core.changes import ChangeSet, FileChange, unknown_range
-from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.declared import narrowed
-from airflow_incremental.core.errors import ArgumentError, NullEventTime, SourceRewritten
-from airflow_incremental.core.plan import Derivation, Owner, Plan, PlanKind, SourcePlan, new_session_id
-from airflow_incremental.core.ranges import MICROSECOND, EventRanges, Grain, TimeRange
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.parts import SourceFacts, SourcePart, lookup_part, position_in, source_part
+from airflow_incremental.core.plan import Owner, Plan, PlanKind, SourcePlan, new_session_id
+from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.stateful import range_to_compute
 from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
@@ -32,24 +31,6 @@ class TargetFacts:
     main: int
     grain: Grain | None
     event_field: int | None = None
-
-
-@attrs.frozen(kw_only=True)
-class SourceFacts:
-    """What planning needs to know of one source: the head that is pinned and what changed since ``base``."""
-
-    base: SourcePosition | None
-    pinned: SourcePosition
-    changes: ChangeSet
-    #: Rows added below what was complete before; counted exactly where bounds cannot tell.
-    rows_late: int = 0
-    #: Whether the old position may soon be expired from the source, so that it has to be moved although nothing changed.
-    position_is_old: bool = False
-    #: How the source tells up to where it is complete, and what it told (for ``latest_event`` planning knows by itself).
-    rule: CompleteThrough = attrs.field(factory=CompleteThrough.latest_event)
-    told_through: dt.datetime | None = None
-    #: Start from here without loading anything (``initial='current'`` and its like).
-    from_now: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -80,8 +61,8 @@ def make_plan(
     grain = target.grain or DEFAULT_GRAIN
     _check_step(spec, target.grain)
     drivers = {name: facts for name, facts in sources.items() if spec.sources[name].role == "driver"}
-    parts = {name: _source_part(spec, name, facts, grain) for name, facts in drivers.items()}
-    positions = {name: _position(facts, parts[name].plan, grain) for name, facts in drivers.items()}
+    parts = {name: source_part(spec, name, facts, grain) for name, facts in drivers.items()}
+    positions = {name: position_in(facts, parts[name].plan, grain) for name, facts in drivers.items()}
     watermark = Watermark(
         positions=positions,
         complete_through=complete_through(positions),
@@ -119,7 +100,7 @@ def make_plan(
         main=target.main,
         base_session=published.session if published else None,
         sources=tuple(
-            attrs.evolve(parts[n].plan, pinned=positions[n]) if n in parts else _lookup(spec, n, sources[n].pinned)
+            attrs.evolve(parts[n].plan, pinned=positions[n]) if n in parts else lookup_part(spec, n, sources[n].pinned)
             for n in spec.sources
         ),
         replaced=replaced,
@@ -176,7 +157,7 @@ def make_restatement(
                 changed=whole,
             )
             if source.role == "driver"
-            else _lookup(spec, name, pinned[name])
+            else lookup_part(spec, name, pinned[name])
             for name, source in spec.sources.items()
         ),
         replaced=whole,
@@ -209,7 +190,7 @@ class _Work:
     changed: EventRanges = EventRanges()
 
 
-def _work(parts: Mapping[str, _Part], reload: str | None) -> _Work | None:
+def _work(parts: Mapping[str, SourcePart], reload: str | None) -> _Work | None:
     if reload is not None:
         return _Work(affected=EventRanges.everything(), replaced=EventRanges.everything())
     affected = EventRanges.union_of(p.affected for p in parts.values())
@@ -220,7 +201,7 @@ def _work(parts: Mapping[str, _Part], reload: str | None) -> _Work | None:
 
 
 def _stateful_work(
-    spec: ProcessSpec, parts: Mapping[str, _Part], watermark: Watermark, *, before: Published | None, reload: bool
+    spec: ProcessSpec, parts: Mapping[str, SourcePart], watermark: Watermark, *, before: Published | None, reload: bool
 ) -> tuple[_Work | None, Watermark]:
     """Return the range to compute, and the watermark with how far the target is processed then."""
     complete = watermark.complete_through
@@ -253,119 +234,6 @@ def _check_step(spec: ProcessSpec, grain: Grain | None) -> None:
             expected=f"a step that divides the partitioning: a {grain.value} or less",
             hint=f"choose step='hour' or partition the target by {spec.step}",
         )
-
-
-def _lookup(spec: ProcessSpec, name: str, pinned: SourcePosition) -> SourcePlan:
-    return SourcePlan(name=name, table=spec.sources[name].table, base=None, pinned=pinned, derivation="lookup")
-
-
-@attrs.frozen(kw_only=True)
-class _Part:
-    plan: SourcePlan
-    affected: EventRanges
-    replaced: EventRanges
-
-
-def _source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain) -> _Part:
-    """Apply the policies to one source's changes."""
-    source = spec.sources[name]
-    changes, replaced, ignored = facts.changes, EventRanges(), 0
-    has_time = source.event_time is not None
-    if facts.from_now:
-        changes = ChangeSet(derivation="unchanged")
-    if spec.mode == "append" and changes.rewrites:
-        if spec.on_rewrite == "fail":
-            raise _rewritten(spec, name, changes)
-        if spec.on_rewrite == "overwrite":
-            _check_nulls(spec, name, tuple(f for r in changes.rewrites.values() for f in r.added))
-            replaced = changes.rewrite_ranges().align(grain)
-        changes, added, removed = changes.without_rewrites()
-        ignored = added + removed if spec.on_rewrite == "ignore" else 0
-    if has_time:
-        _check_nulls(spec, name, changes.added)
-        # Removed rows without event time count only if they were ever taken.
-        counted = (*changes.added, *changes.removed, *changes.deletes) if spec.mode != "append" else changes.added
-        unknown = next((f for f in counted if f.ranges is None), None)
-        if unknown is not None and spec.mode != "append":
-            raise unknown_range(unknown.path)
-        changed = ranges_of(counted, nulls=spec.on_null_event_time == "own_range")
-    else:
-        changed = EventRanges()
-    if spec.mode == "append":
-        affected = changed.union(replaced)
-        if spec.keeps_event_time:
-            affected = affected.align(grain)
-    else:
-        affected = replaced = changed.align(grain)
-    derivation: Derivation = "from_now" if facts.from_now else changes.derivation
-    return _Part(
-        plan=SourcePlan(
-            name=name,
-            table=source.table,
-            base=facts.base,
-            pinned=facts.pinned,
-            derivation=derivation,
-            changed=changed,
-            files_added=len(changes.added),
-            rows_added=changes.rows_added,
-            files_removed=len(changes.removed) + len(changes.deletes),
-            rows_removed=changes.rows_removed,
-            rows_late=facts.rows_late,
-            rows_ignored=ignored,
-            digest=changes.digest,
-        ),
-        affected=affected,
-        replaced=replaced,
-    )
-
-
-def ranges_of(files: tuple[FileChange, ...] | list[FileChange], *, nulls: bool) -> EventRanges:
-    """Return the event times the rows of some files can have; ``nulls`` says whether rows without one count."""
-    found = EventRanges.union_of(f.ranges for f in files if f.ranges is not None)
-    return EventRanges(found.ranges, nulls=nulls and any(f.nulls != 0 for f in files))
-
-
-def _check_nulls(spec: ProcessSpec, name: str, added: tuple[FileChange, ...]) -> None:
-    if spec.on_null_event_time == "own_range":
-        return
-    with_nulls = [f for f in added if f.nulls]
-    if with_nulls:
-        raise NullEventTime(
-            f"{sum(f.nulls or 0 for f in with_nulls):,} new rows of source {name!r} ({spec.sources[name].table}) have no "
-            f"{spec.sources[name].event_time!r}, in {len(with_nulls)} files such as {with_nulls[0].path}",
-            expected="an event time in every row",
-            hint="repair the rows in the source, or set on_null_event_time='own_range' to load them as a range of their own",
-        )
-
-
-def _rewritten(spec: ProcessSpec, name: str, changes: ChangeSet) -> SourceRewritten:
-    snapshots = ", ".join(f"{i} ({changes.operations.get(i, '?')})" for i in changes.rewrites)
-    rows = sum(f.rows for r in changes.rewrites.values() for f in (*r.removed, *r.deletes))
-    return SourceRewritten(
-        f"source {name!r} ({spec.sources[name].table}) of process {spec.process!r} was rewritten in snapshots {snapshots}: "
-        f"{rows:,} rows that were loaded before are gone or changed",
-        expected="a source that only gets new rows, because mode 'append' cannot take rows back",
-        hint="choose on_rewrite='overwrite' (recompute the ranges concerned), on_rewrite='ignore' (leave both sides of such "
-        "snapshots out), or mode='overwrite'",
-    )
-
-
-def _position(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
-    """Return the pinned position with the latest event time seen so far, and up to where the source is complete there."""
-    span = plan.changed.span() if plan.rows_added else None
-    if facts.from_now:
-        span = ranges_of(facts.changes.added, nulls=False).span()
-    # Seen by another column, an event time says nothing of this one.
-    same = facts.base is not None and facts.base.event_field == facts.pinned.event_field
-    before = facts.base.latest_event if facts.base is not None and same else None
-    known = [m for m in (None if span is None else span.end - MICROSECOND, before) if m is not None]
-    latest = max(known) if known else None
-    through = latest if facts.rule.rule == "latest_event" else facts.told_through
-    return attrs.evolve(
-        facts.pinned,
-        latest_event=latest,
-        complete_through=None if through is None else grain.floor(facts.rule.before(through)),
-    )
 
 
 def _again(published: Published | None) -> str | None:

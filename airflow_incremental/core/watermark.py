@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from airflow_incremental.core.ranges import format_time, parse_time
-from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.core.tables import ScopeValue
 
 
 @attrs.frozen(kw_only=True)

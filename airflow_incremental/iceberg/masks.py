@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_incremental.core.ranges import UTC, EventRanges
-from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.core.tables import ScopeValue
 
 Scope = Mapping[str, Sequence[ScopeValue]] | None
 

@@ -30,7 +30,7 @@ from pyiceberg.types import DateType, IcebergType, TimestamptzType
 from pyiceberg.utils.datetime import date_str_to_days
 
 from airflow_incremental.core.ranges import EventRanges
-from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile
 from airflow_incremental.iceberg.masks import Scope

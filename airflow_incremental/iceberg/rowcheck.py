@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.ranges import EPOCH, MAX_TIME, MICROSECOND, MIN_TIME, EventRanges, format_time
-from airflow_incremental.core.spec import ScopeValue
+from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.iceberg.masks import has_value
 
 _DAY_MICROS = 86_400_000_000

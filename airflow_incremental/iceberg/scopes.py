@@ -18,7 +18,8 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import BooleanType, DateType, IcebergType, IntegerType, LongType, StringType
 
 from airflow_incremental.core.errors import TableError
-from airflow_incremental.core.spec import ProcessSpec, ScopeValue
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import ScopeValue
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 

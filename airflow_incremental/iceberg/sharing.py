@@ -11,7 +11,8 @@ from pyiceberg.table import Table
 
 from airflow_incremental.core.errors import ScopeOverlap
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.spec import ProcessSpec, scopes_overlap, show_scope
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import scopes_overlap, show_scope
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.state import other_processes

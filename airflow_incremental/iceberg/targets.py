@@ -22,7 +22,8 @@ from pyiceberg.transforms import (
 from airflow_incremental.core.errors import TableError, TargetNotEmpty
 from airflow_incremental.core.planning import TargetFacts
 from airflow_incremental.core.ranges import EventRanges, Grain
-from airflow_incremental.core.spec import IcebergTarget, ProcessSpec, show_scope
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import IcebergTarget, show_scope
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.replace import live_in

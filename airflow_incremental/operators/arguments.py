@@ -14,8 +14,6 @@ from airflow_incremental.audits import Audit, validate_audits
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 from airflow_incremental.core.literals import is_template, one_of
 from airflow_incremental.core.spec import (
-    IcebergSource,
-    IcebergTarget,
     Mode,
     OnLostWatermark,
     OnMissingBounds,
@@ -24,9 +22,8 @@ from airflow_incremental.core.spec import (
     ProcessSpec,
     check_process_name,
     initial_as_plain,
-    scopes_overlap,
-    show_scope,
 )
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget, scopes_overlap, show_scope
 
 WhenBusy = Literal["wait", "skip", "fail"]
 OnNoChange = Literal["succeed", "skip"]
@@ -44,6 +41,8 @@ SPEC_FIELDS = (
     "on_null_event_time",
     "on_lost_watermark",
     "on_missing_bounds",
+    "state",
+    "step",
 )
 _POLICIES = {
     "mode": Mode,

@@ -10,15 +10,8 @@ from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.limits import check_engine, check_samples
 from airflow_incremental.core.literals import is_template, one_of
-from airflow_incremental.core.spec import (
-    IcebergSource,
-    IcebergTarget,
-    Mode,
-    OnLostWatermark,
-    OnMissingBounds,
-    OnNullEventTime,
-    OnRewrite,
-)
+from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import (
     SPEC_FIELDS,
     OnNoChange,
@@ -61,8 +54,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param iceberg_conn_id: Airflow connection of the catalog, of the type the official Iceberg provider defines.
     :param sources: name in the transform -> :class:`~airflow_incremental.IcebergSource` (or a mapping of its arguments).
     :param target: :class:`~airflow_incremental.IcebergTarget` (or a mapping of its arguments).
-    :param mode: ``append`` (a target row depends on one source row) or ``overwrite`` (a target range on the source rows of the same
-        range).
+    :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range on the source rows of the same
+        range) or ``stateful`` (it depends on what came before, too).
     :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
         finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation. It
         reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
@@ -75,6 +68,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param on_lost_watermark: when the watermark cannot be tied to the tables any more: ``fail``, ``reload`` (everything, replacing
         the target) or ``added_only`` (files newer than the lost position).
     :param on_missing_bounds: ``read`` the event times of changed files without bounds, or ``fail``.
+    :param state: ``stateful`` only: what the transform reads of the target under the name ``state``: ``"previous_step"``,
+        ``"latest_by(<key column>, ...)"``, or None for nothing.
+    :param step: ``stateful`` only: ``hour``, ``day``, ``month`` or ``year`` in which the transform runs, in order, each seeing the
+        state the last one left; None runs it once over the whole range.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
@@ -119,6 +116,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         on_null_event_time: OnNullEventTime = "fail",
         on_lost_watermark: OnLostWatermark = "fail",
         on_missing_bounds: OnMissingBounds = "read",
+        state: str | None = None,
+        step: Step | None = None,
         when_busy: WhenBusy = "wait",
         on_no_change: OnNoChange = "succeed",
         poll_interval: float = 30,
@@ -144,6 +143,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_null_event_time = on_null_event_time
         self.on_lost_watermark = on_lost_watermark
         self.on_missing_bounds = on_missing_bounds
+        self.state = state
+        self.step = step
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
         self.stage = one_of(stage, Stage, what="stage")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_incremental.core.plan import Plan
-    from airflow_incremental.core.spec import ScopeValue
+    from airflow_incremental.core.tables import ScopeValue
     from airflow_incremental.sessions.process import Process
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_incremental.audits import Audit
 from airflow_incremental.compat import Asset, TaskGroup, XComArg
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, Mode
+from airflow_incremental.core.spec import Mode
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import Stage, Transform, check_transform
 from airflow_incremental.operators.load import IncrementalLoadOperator
 from airflow_incremental.task_groups.session import SessionValues

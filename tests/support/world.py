@@ -16,7 +16,8 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import parse_transform
 
 from airflow_incremental.core.plan import Owner
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, ProcessSpec
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg import naming
 from airflow_incremental.sessions.process import Process
 

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.spec import IcebergSource
+from airflow_incremental.core.tables import IcebergSource
 
 
 @pytest.mark.parametrize(

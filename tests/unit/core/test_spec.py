@@ -9,16 +9,8 @@ from typing import Any
 import pytest
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.spec import (
-    IcebergSource,
-    IcebergTarget,
-    Initial,
-    ProcessSpec,
-    check_process_name,
-    initial_as_plain,
-    scope_within,
-    scopes_overlap,
-)
+from airflow_incremental.core.spec import Initial, ProcessSpec, check_process_name, initial_as_plain
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget, scope_within, scopes_overlap
 
 UTC = dt.timezone.utc
 
@@ -48,7 +40,7 @@ def spec(**changes: Any) -> ProcessSpec:
         ({"target": IcebergTarget("raw.s")}, "reads and writes 'raw.s'"),
         ({"mode": "overwrite", "target": IcebergTarget("mart.t")}, "target.*no event_time"),
         ({"mode": "overwrite", "sources": {"s": IcebergSource("raw.s")}}, "source 's'.*no event_time"),
-        ({"sources": {"s": IcebergSource("raw.s"), "t": IcebergSource("raw.t")}}, "appends from 2 sources"),
+        ({"sources": {"s": IcebergSource("raw.s"), "t": IcebergSource("raw.t")}}, "appends from 2 drivers"),
         ({"on_rewrite": "overwrite", "target": IcebergTarget("mart.t", event_time="other")}, "different event times"),
         ({"initial": "yesterday"}, "initial is 'yesterday'"),
         ({"initial": dt.datetime(2024, 1, 1)}, "naive datetime"),  # noqa: DTZ001

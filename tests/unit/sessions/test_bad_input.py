@@ -11,7 +11,7 @@ import pytest
 
 from airflow_incremental.audits import AcceptedValues, Audit, NotNull, SqlCheck
 from airflow_incremental.core.errors import AuditFailed, IncrementalError, TableError, TransformError
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.targets import check_format
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.process import Process

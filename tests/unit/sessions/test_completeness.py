@@ -12,7 +12,8 @@ import pytest
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import TableError
 from airflow_incremental.core.ranges import Grain
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, ProcessSpec
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg.lineage import committed_at, head_of
 from airflow_incremental.iceberg.state import published

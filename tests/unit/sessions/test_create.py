@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from airflow_incremental.core.errors import TableError
-from airflow_incremental.core.spec import IcebergTarget
+from airflow_incremental.core.tables import IcebergTarget
 from airflow_incremental.sessions import steps
 from tests.support.world import TARGET, World
 

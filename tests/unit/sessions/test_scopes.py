@@ -11,7 +11,7 @@ import pytest
 from pyiceberg.types import TimestamptzType
 
 from airflow_incremental.core.errors import DeclarationChanged, ScopeOverlap, TableError
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, ScopeValue
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget, ScopeValue
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from airflow_incremental.core.errors import ArgumentError, NullEventTime, TableError, TransformError
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.spec import IcebergSource, IcebergTarget, ProcessSpec
+from airflow_incremental.core.spec import ProcessSpec
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.state import process_of, published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import draft
