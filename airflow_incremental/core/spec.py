@@ -139,6 +139,12 @@ class ProcessSpec:
         self._check_sources()
         if self._surely_replaces:
             self._check_event_times()
+        if self.mode == "overwrite" and self.on_rewrite == "ignore":
+            raise ArgumentError(
+                f"on_rewrite of process {self.process!r} is 'ignore' in mode 'overwrite'",
+                expected="on_rewrite in mode 'append' only: an overwrite computes what was rewritten again",
+                hint="leave on_rewrite out",
+            )
         self._check_created()
         self._check_stateful()
         if self.mode == "append" and len(self.drivers) > 1:

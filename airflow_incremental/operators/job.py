@@ -125,10 +125,6 @@ class Job:
         # In a mapped group Airflow's mixin leaves the skipping to the scheduler, which does not see it in all versions.
         raise DownstreamTasksSkipped(tasks=[(task.task_id, ti.map_index) for task in tasks])  # type: ignore[no-untyped-call]
 
-    def own_tasks(self) -> list[Any]:
-        """Return the tasks of the author's between this stage and the last."""
-        return [task for task in self._between() if task.task_id not in self.operator.stage_task_ids.values()]
-
     def _between(self) -> list[Any]:
         last = self.operator.dag.get_task(self.operator.stage_task_ids["publish"])
         before = last.get_flat_relative_ids(upstream=True)

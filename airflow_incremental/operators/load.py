@@ -178,11 +178,17 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
 
     def prepare_template(self) -> None:
-        """Check SQL and templates when Airflow has read the files that are named, which it does when a DAG file is imported.
+        """Check what is known when the DAG is whole and Airflow has read the files that are named: at the end of the import.
 
-        :raises ArgumentError: a file is not there, or Jinja cannot read a template; the DAG file is then not imported.
+        :raises ArgumentError: a file is not there, Jinja cannot read a template, or nobody writes; the DAG is then not imported.
         """
         super().prepare_template()
+        if self.stage == "load" and self.transform is None and self.upstream_task_ids <= {self.stage_task_ids["plan"]}:
+            raise ArgumentError(
+                f"the group {self.group_name!r} has no transform and no tasks of its own between plan and seal",
+                expected="tasks that write to the session's branch",
+                hint="make them inside 'with IncrementalLoad(..., transform=None) as load:', or give a transform",
+            )
         env = self.get_template_env()
         for name in self.template_fields:
             check_templates(getattr(self, name), env, what=f"{name} of task {self.task_id!r}")

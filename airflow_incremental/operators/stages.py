@@ -64,12 +64,6 @@ def _plan(job: Job) -> dict[str, Any]:
     from airflow_incremental.sessions.process import Finished
 
     own_writes = job.process.transform is None
-    if own_writes and not job.own_tasks():
-        raise ArgumentError(
-            f"the group {job.operator.group_name!r} has no transform and no tasks of its own between plan and seal",
-            expected="tasks that write to the session's branch",
-            hint="make them inside 'with IncrementalLoad(..., transform=None) as load:', or give a transform",
-        )
     opened = plan(job.process)
     if isinstance(opened, Finished):
         _nothing_left(job, opened, planned=None)

@@ -10,6 +10,7 @@ from airflow.sdk import task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from airflow_incremental import IncrementalLoad, NotNull
+from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.operators.runtime import catalog_of
 from tests.integration.dagtest.loads import CONN_ID, Worlds, arguments
@@ -151,15 +152,15 @@ def test_mapped_own_writes_are_skipped_with_the_rest(make_world: Worlds, dag_id:
     assert idle.tasks["fact.publish"] == "success"
 
 
-def test_a_group_that_nobody_writes_for_publishes_nothing(make_world: Worlds, dag_id: str) -> None:
+def test_a_group_that_nobody_writes_for_is_not_imported(make_world: Worlds, dag_id: str) -> None:
     """Without the with block there are no tasks between plan and seal; nothing written must not mean an empty range."""
     world = make_world(mode="overwrite")
     world.land(1)
     with new_dag(dag_id) as dag:
         IncrementalLoad("fact", **arguments(world, transform=None))
-    run = run_dag(dag)
-    assert run.tasks["fact.plan"] == "failed"
-    assert run.tries["fact.plan"] == 1
+    with pytest.raises(ArgumentError, match="no tasks of its own between plan and seal"):
+        run_dag(dag)
+    assert world.target_rows() == {}
 
 
 @pytest.mark.parametrize("died", ["before", "after"])

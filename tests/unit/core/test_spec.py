@@ -33,6 +33,7 @@ def spec(**changes: Any) -> ProcessSpec:
         ({"process": ""}, "process name is ''"),
         ({"mode": "stateless"}, "mode is 'stateless'.*'append', 'overwrite'"),
         ({"on_rewrite": "skip"}, "on_rewrite is 'skip'.*'fail', 'ignore', 'overwrite'"),
+        ({"mode": "overwrite", "on_rewrite": "ignore"}, "'ignore' in mode 'overwrite'.*leave on_rewrite out"),
         ({"on_null_event_time": "drop"}, "on_null_event_time is 'drop'"),
         ({"on_lost_watermark": "retry"}, "on_lost_watermark is 'retry'"),
         ({"sources": {}}, "no sources"),

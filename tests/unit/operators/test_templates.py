@@ -1,4 +1,4 @@
-"""What is found in SQL files and templates when Airflow imports a DAG file."""
+"""What is found in SQL files, templates and whole DAGs when Airflow imports a DAG file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ with DAG("loads", schedule=None, user_defined_filters={{"shout": str.upper}}):
 SQL = "SELECT * FROM events"
 
 
-def load(folder: Path, *, transform: str = SQL, check: str = "SELECT * FROM rows", group: bool = False) -> DagBag:
+def load(
+    folder: Path, *, transform: str | None = SQL, check: str = "SELECT * FROM rows", group: bool = False
+) -> DagBag:
     name = (
         {"load": "IncrementalLoad", "id": "'load'"}
         if group
@@ -66,6 +68,13 @@ def test_a_template_that_cannot_be_read_fails_the_import(
     (error,) = bag.import_errors.values()
     assert error.startswith("ArgumentError: ")
     assert re.search(message, error), error
+
+
+def test_a_group_that_nobody_writes_for_fails_the_import(tmp_path: Path) -> None:
+    bag = load(tmp_path, transform=None, group=True)
+    assert bag.dags == {}
+    (error,) = bag.import_errors.values()
+    assert "the group 'load' has no transform and no tasks of its own between plan and seal" in error
 
 
 @pytest.mark.parametrize("group", [False, True])
