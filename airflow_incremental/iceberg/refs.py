@@ -11,6 +11,7 @@ from pyiceberg.table.update import RemoveSnapshotRefUpdate, RemoveSnapshotsUpdat
 
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
+from airflow_incremental.iceberg.state import words_of
 
 
 def session_refs(table: Table, process: str, session: str) -> list[str]:
@@ -28,10 +29,12 @@ def session_refs(table: Table, process: str, session: str) -> list[str]:
 def removal(
     table: Table, refs: Iterable[str], *, keep: int | None = None, fork: int | None = None
 ) -> tuple[TableUpdate, ...]:
-    """Return the updates that remove refs together with the snapshots only they hold.
+    """Return the updates that remove refs together with the session's snapshots that only they hold.
 
-    :param fork: head of ``main`` the session's branches grew from; it and what led to it are not the session's, even after ``main``
-        was rolled back.
+    A begin record and a sealed snapshot stand on whatever ``main`` was when they were made, and that is not the session's, even if
+    ``main`` was rolled back since and nothing else leads to it.
+
+    :param fork: head of ``main`` the scratch branches grew from; it and what led to it are not the session's either.
     :param keep: a snapshot that another update of the same commit gives a new ref, so it and its ancestors stay.
     """
     refs = [r for r in refs if r in table.metadata.refs]
@@ -43,7 +46,9 @@ def removal(
         stay.update(_ancestry(index, head, until=stay))
     go: set[int] = set()
     for name in refs:
-        go.update(_ancestry(index, table.metadata.refs[name].snapshot_id, until=stay | go))
+        head = table.metadata.refs[name].snapshot_id
+        grown = _ancestry(index, head, until=stay | go)
+        go.update(grown[:1] if grown and naming.RECORD in words_of(index[head]) else grown)
     updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=name) for name in refs]
     if go:
         updates.append(RemoveSnapshotsUpdate(snapshot_ids=sorted(go)))

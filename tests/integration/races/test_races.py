@@ -20,6 +20,7 @@ from airflow_incremental.core.errors import (
     WatermarkLost,
 )
 from airflow_incremental.core.plan import Owner
+from airflow_incremental.iceberg.locks import end_session
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
@@ -142,6 +143,24 @@ def test_somebody_writes_the_same_range(tmp_path: Path, catalog_uri: str | None)
         steps.publish(session, report)
     assert sum(n for row, n in world.target_rows().items() if "zz" in row) == 1, "nothing was overwritten unseen"
     steps.run(process)
+    world.check()
+
+
+def test_what_others_committed_and_rolled_back_is_not_removed_with_the_session(
+    tmp_path: Path, catalog_uri: str | None
+) -> None:
+    """The session's snapshots stand on it, but somebody may want to go forward to it again."""
+    world = begun(tmp_path, "append", catalog_uri)
+    before = world.target.metadata.current_snapshot_id
+    assert before is not None
+    session = opened(world.process())
+    world.target.append(foreign_row(world, 100))
+    theirs = world.target.metadata.current_snapshot_id
+    steps.load(session)
+    roll_back(world.target, before)
+    assert end_session(world.catalog, session.begin, keep=False, reason="the next case")
+    assert {s.snapshot_id for s in world.target.metadata.snapshots} >= {before, theirs}
+    assert steps.run(world.process()).did_publish
     world.check()
 
 
