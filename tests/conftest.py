@@ -6,9 +6,12 @@ import os
 import shutil
 import signal
 import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+_TESTS = Path(__file__).parent
 
 # The same histories on every run and machine, so that what passes here passes in CI. No deadline: files are written.
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
@@ -21,6 +24,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together what shares a server or a file's fixtures, where two processes share the tests.
+
+    The tests of ``property`` take a minute each and share nothing, so they are dealt out one by one.
+    """
+    for item in items:
+        folders = item.path.relative_to(_TESTS).parts
+        if folders[0] == "property":
+            continue
+        group = "/".join(folders)
+        if folders[0] == "integration":
+            group = "dagtest" if folders[1] == "dagtest" else "servers"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_sessionstart() -> None:
