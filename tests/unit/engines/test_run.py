@@ -50,7 +50,9 @@ def as_generator(relations: Relations, _: Plan) -> Any:
 
 @pytest.mark.parametrize("target", [WANT, None], ids=["fitted", "as it is"])
 @pytest.mark.parametrize(
-    "transform", ["SELECT * FROM src WHERE id > 1", as_relation, as_table, as_reader, as_generator], ids=str
+    "transform",
+    ["SELECT * FROM src WHERE id > 1", as_relation, as_table, as_reader, as_generator],
+    ids=lambda transform: getattr(transform, "__name__", "sql"),
 )
 def test_every_kind_of_transform_gives_its_rows(transform: Any, target: pa.Schema | None) -> None:
     expected = [{"id": 3, "region": "b"}, {"id": 2, "region": None}, {"id": 4, "region": "a"}]
