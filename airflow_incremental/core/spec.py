@@ -137,12 +137,12 @@ class ProcessSpec:
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
-        if self._surely_replaces:
+        if self.surely_replaces:
             self._check_event_times()
-        if self.mode == "overwrite" and self.on_rewrite == "ignore":
+        if self.mode in ("overwrite", "stateful") and self.on_rewrite == "ignore":
             raise ArgumentError(
-                f"on_rewrite of process {self.process!r} is 'ignore' in mode 'overwrite'",
-                expected="on_rewrite in mode 'append' only: an overwrite computes what was rewritten again",
+                f"on_rewrite of process {self.process!r} is 'ignore' in mode {self.mode!r}",
+                expected="on_rewrite in mode 'append' only: the other modes compute what was rewritten again",
                 hint="leave on_rewrite out",
             )
         self._check_created()
@@ -244,7 +244,7 @@ class ProcessSpec:
             return
         fields = target.partition_fields()
         given = list(target.partition_by or [f"day({event_time})"])
-        if self._surely_replaces and event_time not in [c for _, c in fields]:
+        if self.surely_replaces and event_time not in [c for _, c in fields]:
             raise ArgumentError(
                 f"the target of process {self.process!r} would be created without a partition of its event_time {event_time!r}; "
                 f"partition_by is {given!r}",
@@ -291,6 +291,6 @@ class ProcessSpec:
         return self.mode != "append" or self.on_rewrite == "overwrite"
 
     @property
-    def _surely_replaces(self) -> bool:
+    def surely_replaces(self) -> bool:
         """Whether it does whatever a mode that is still a template will be."""
         return self.mode in ("overwrite", "stateful") or self.on_rewrite == "overwrite"

@@ -118,7 +118,7 @@ def check_disjoint(one: ProcessSpec, other: ProcessSpec, *, who: str) -> None:
 
     :raises ScopeOverlap: they do.
     """
-    replaces = any("overwrite" in (spec.mode, spec.on_rewrite) for spec in (one, other))
+    replaces = one.surely_replaces or other.surely_replaces
     if one.target.table == other.target.table and replaces and scopes_overlap(one.target.scope, other.target.scope):
         raise ScopeOverlap(
             f"{who} write {one.target.table!r}, one of them replaces rows, and their scopes overlap: "

@@ -145,7 +145,9 @@ def scoped(scope: Any, **changes: Any) -> dict[str, Any]:
     return arguments(target=target, process=f"p{scope}".translate(str.maketrans(" {}'[]:,", "_" * 8)), **changes)
 
 
-@pytest.mark.parametrize("modes", [("overwrite", "overwrite"), ("append", "overwrite"), ("overwrite", "append")])
+@pytest.mark.parametrize(
+    "modes", [("overwrite", "overwrite"), ("append", "overwrite"), ("overwrite", "append"), ("append", "stateful")]
+)
 def test_loads_of_a_dag_that_replace_each_others_rows_are_refused(modes: tuple[str, str]) -> None:
     with new_dag():
         IncrementalLoad("group", **scoped({"region": ["eu", "us"]}, mode=modes[0]))
