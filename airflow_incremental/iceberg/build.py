@@ -71,7 +71,7 @@ def build_snapshot(
     :param added: files that become live, under the table's default partition spec.
     :param dropped: live files of ``parent`` that go.
     :param summary: additional summary properties.
-    :param empty: list no files at all, whatever the parent holds: a begin record, not data.
+    :param empty: list none of the parent's files: a record of a session, not data.
     """
     metadata, io = table.metadata, table.io
     snapshot_id = metadata.new_snapshot_id()

@@ -8,9 +8,13 @@ PREFIX = "incremental."
 PROCESS = PREFIX + "process"
 SESSION = PREFIX + "session"
 BASE_SESSION = PREFIX + "base-session"
-#: What a snapshot is: ``begin`` (a lock), ``sealed`` (data, published or not), ``bootstrap`` (first snapshot of an empty target).
+#: What a snapshot is: ``begin`` (a lock), ``steps`` (finished steps of a session), ``sealed`` (data, published or not),
+#: ``bootstrap`` (first snapshot of an empty target).
 RECORD = PREFIX + "record"
 BEGIN = "begin"
+STEPS = "steps"
+#: End of the last step that is finished.
+THROUGH = PREFIX + "through"
 PLAN = PREFIX + "plan"
 KIND = PREFIX + "kind"
 MODE = PREFIX + "mode"

@@ -52,16 +52,24 @@ def read_added(
 
 
 def read_ranges(
-    table: Table, name: str, snapshot_id: int | None, *, event_time: str | None, keep: EventRanges | None
+    table: Table,
+    name: str,
+    snapshot_id: int | None,
+    *,
+    event_time: str | None,
+    keep: EventRanges | None,
+    schema: Schema | None = None,
 ) -> SourceRead:
     """Return the rows of a snapshot whose event time lies in ``keep``; the cost follows the ranges, not the table.
 
     :param snapshot_id: None for a table without snapshots, which has no rows.
     :param keep: None reads the whole snapshot.
+    :param schema: columns to read; default is those of the snapshot.
     :raises PlanExpired: the snapshot or a file is gone.
     :raises TableError: a file does not fit the table, or equality deletes apply.
     """
-    schema = _schema_at(table, snapshot_id)
+    of_snapshot = _schema_at(table, snapshot_id)
+    schema = of_snapshot if schema is None else schema
     snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
     column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
     tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=keep)

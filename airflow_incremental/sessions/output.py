@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import time
 import uuid
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from airflow_incremental.core.ranges import Grain
+from airflow_incremental.core.ranges import Grain, format_time
 from airflow_incremental.core.stateful import cut
+from airflow_incremental.iceberg.progress import Progress, find_progress, save_progress
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
@@ -18,7 +20,7 @@ from airflow_incremental.sessions.reading import source_reads
 from airflow_incremental.sessions.state import keep_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
@@ -39,10 +41,11 @@ def produce(session: Session, target: Table, fingerprint: str) -> Output:
     process, plan = session.process, session.plan
     if process.transform is None:
         return collect(target, process.spec, plan)
-    producer = _Producer(process=process, plan=plan, target=target, transform=process.transform)
+    producer = _Producer(session=session, target=target, transform=process.transform, fingerprint=fingerprint)
+    write_id, files = producer.in_steps() if plan.mode == "stateful" else producer.at_once()
     return Output(
-        files=tuple(producer.in_parts() if plan.mode == "stateful" else producer.at_once()),
-        write_id=producer.write_id,
+        files=files,
+        write_id=write_id,
         fingerprint=fingerprint,
         schema_id=target.metadata.current_schema_id,
         spec_id=target.metadata.default_spec_id,
@@ -51,33 +54,63 @@ def produce(session: Session, target: Table, fingerprint: str) -> Output:
 
 @attrs.frozen(kw_only=True)
 class _Producer:
-    process: Process
-    plan: Plan
+    session: Session
     target: Table
     transform: Transform
-    write_id: uuid.UUID = attrs.field(factory=uuid.uuid4)
+    fingerprint: str
 
-    def at_once(self) -> tuple[DataFile, ...]:
+    @property
+    def process(self) -> Process:
+        return self.session.process
+
+    @property
+    def plan(self) -> Plan:
+        return self.session.plan
+
+    def at_once(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
         """Run the transform over all that is planned."""
-        return self._run(self.plan, source_reads(self.process, self.plan), self.write_id)
+        write_id = uuid.uuid4()
+        return write_id, self._run(self.plan, source_reads(self.process, self.plan), write_id)
 
-    def in_parts(self) -> Iterator[DataFile]:
-        """Run the transform over the steps of the planned range, in order, each seeing the state the last one left."""
+    def in_steps(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
+        """Run the transform over the steps of the planned range, in order, each seeing the state the last one left.
+
+        Finished steps are kept now and then, and an earlier try's are not computed again.
+        """
         step = None if self.process.spec.step is None else Grain(self.process.spec.step)
         parts = [part for whole in self.plan.read.ranges for part in cut(whole, step)]
         if not parts:
-            return
+            return uuid.uuid4(), ()
+        done = find_progress(self.target, self.plan, self.fingerprint) if len(parts) > 1 else None
+        # A try's own files never have the names of another one's.
+        own_id, files = uuid.uuid4(), [] if done is None else list(done.files)
+        saved = time.monotonic()
         with keep_state(self.process, self.plan, self.target, start=parts[0].start) as state:
+            if done is not None:
+                log.info("an earlier try finished the steps before %s; going on there", format_time(done.through))
+                if state is not None:
+                    state.after(files, done.through)
             for number, part in enumerate(parts):
+                if done is not None and part.end <= done.through:
+                    continue
                 reads = source_reads(self.process, self.plan, part)
                 if state is not None:
                     reads.append(state.read)
-                files = self._run(self.plan.only(part), reads, uuid.uuid5(self.write_id, str(number)))
-                if len(parts) > 1:
-                    log.info("step %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", part)
-                if state is not None and part is not parts[-1]:
-                    state.after(files)
-                yield from files
+                made = self._run(self.plan.only(part), reads, uuid.uuid5(own_id, str(number)))
+                files.extend(made)
+                if part is parts[-1]:
+                    break
+                log.info("step %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", part)
+                if state is not None:
+                    state.after(made, part.end)
+                if time.monotonic() - saved >= self.process.keep_steps_every:
+                    self._save(part.end, tuple(files), own_id)
+                    saved = time.monotonic()
+        return own_id, tuple(files)
+
+    def _save(self, through: dt.datetime, files: tuple[DataFile, ...], write_id: uuid.UUID) -> None:
+        progress = Progress(through=through, files=files, write_id=write_id, fingerprint=self.fingerprint)
+        save_progress(self.process.catalog, self.session.begin, progress)
 
     def _run(self, plan: Plan, reads: Sequence[SourceRead], write_id: uuid.UUID) -> tuple[DataFile, ...]:
         for read in reads:

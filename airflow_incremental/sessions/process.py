@@ -36,6 +36,8 @@ class Process:
     :param run_is_over: says whether the run that holds a lock is over, so that its session may be taken over.
     :param samples: rows an audit may show of what it found; 0 shows none, because they may hold personal data.
     :param work_dir: where the engine spills; default is a temporary directory.
+    :param keep_steps_every: seconds of work after which a ``stateful`` session with steps keeps the finished ones for a retry, at
+        the cost of one commit.
     """
 
     spec: ProcessSpec
@@ -47,6 +49,7 @@ class Process:
     run_is_over: Callable[[Owner], bool] = attrs.field(default=lambda _owner: False)
     samples: int = 0
     work_dir: Path | None = None
+    keep_steps_every: float = 60.0
 
     @property
     def fingerprint(self) -> str:

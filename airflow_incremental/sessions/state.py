@@ -41,26 +41,37 @@ class StateKeeper:
     target: Table
     state: State
     folder: Path
+    #: The step, or the unit of the target where it is computed at once.
+    unit: Grain
     #: The state before the step that comes next.
     read: SourceRead = attrs.field(init=False)
     _number: int = attrs.field(default=0, init=False)
 
-    def begin(self, start: dt.datetime, unit: Grain) -> None:
-        """Compute the state before ``start`` from the target as it was when the session was planned.
+    def begin(self, start: dt.datetime) -> None:
+        """Compute the state before ``start`` from the target as it was when the session was planned."""
+        self._fold(
+            read_ranges(
+                self.target,
+                STATE,
+                self.plan.main,
+                event_time=self.process.spec.target.event_time,
+                keep=self._before(start),
+                # As the steps write it, whatever was added to the table since the plan.
+                schema=self.target.schema(),
+            )
+        )
 
-        :param unit: the step, or the unit of the target; ``previous_step`` is the one before ``start``.
-        """
-        since = unit.before(start) if self.state.kind == "previous_step" else MIN_TIME
-        before = EventRanges((TimeRange(since, start),))
-        event_time = self.process.spec.target.event_time
-        self._fold(read_ranges(self.target, STATE, self.plan.main, event_time=event_time, keep=before))
-
-    def after(self, files: Sequence[DataFile]) -> None:
-        """Take in the rows of the step that was just computed."""
-        written = read_files(self.target, STATE, files)
+    def after(self, files: Sequence[DataFile], through: dt.datetime) -> None:
+        """Take in the rows of the steps that were computed since, the last of which ends at ``through``."""
+        written = read_files(self.target, STATE, files, event_time=self.process.spec.target.event_time)
+        parts = [attrs.evolve(part, keep=self._before(through)) for part in written.parts]
         if self.state.kind == "latest_by":
-            written = attrs.evolve(written, parts=(*self.read.parts, *written.parts))
-        self._fold(written)
+            parts = [*self.read.parts, *parts]
+        self._fold(attrs.evolve(written, parts=tuple(parts)))
+
+    def _before(self, moment: dt.datetime) -> EventRanges:
+        since = self.unit.before(moment) if self.state.kind == "previous_step" else MIN_TIME
+        return EventRanges((TimeRange(since, moment),))
 
     def _fold(self, rows: SourceRead) -> None:
         """Make the state of rows, and keep it in a file."""
@@ -90,8 +101,9 @@ def keep_state(process: Process, plan: Plan, target: Table, *, start: dt.datetim
         yield None
         return
     with work_directory(process.work_dir, "state") as folder:
-        keeper = StateKeeper(process=process, plan=plan, target=target, state=spec.state, folder=folder)
-        keeper.begin(start, plan.grain if spec.step is None else Grain(spec.step))
+        unit = plan.grain if spec.step is None else Grain(spec.step)
+        keeper = StateKeeper(process=process, plan=plan, target=target, state=spec.state, folder=folder, unit=unit)
+        keeper.begin(start)
         yield keeper
 
 

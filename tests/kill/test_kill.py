@@ -13,20 +13,31 @@ from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed
 from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.sessions import steps
+from tests.support.balances import Balances
 from tests.support.killing import Child
 from tests.support.world import World
 
 NOW = dt.timedelta(0)
 
 
+MODES = pytest.mark.parametrize("mode", ["append", "overwrite", "stateful", "stateful in steps"])
+
+
+def world_of(home: Path, mode: str) -> World:
+    """A world with a process of the mode."""
+    if mode.startswith("stateful"):
+        return Balances(home=home, step="hour" if mode.endswith("steps") else None)
+    return World(home=home, mode=mode)
+
+
 def run_session(home: Path, mode: str, run_id: str) -> None:
     """What a task process does: one run of all steps."""
-    steps.run(World(home=home, mode=mode).process(run_id))
+    steps.run(world_of(home, mode).process(run_id, keep_steps_every=0.0))
 
 
 def prepared(home: Path, mode: str) -> World:
     """A world with one published session, and on-time and late rows that came since."""
-    world = World(home=home, mode=mode).set_up()
+    world = world_of(home, mode).set_up()
     world.land(0.1, 0.2, 1.5, 2.5)
     steps.run(world.process("first"))
     world.check()
@@ -57,10 +68,11 @@ def events_of_a_session(tmp_path: Path, mode: str) -> list[str]:
     return [e for e in child.events if e != "done"]
 
 
-@pytest.mark.parametrize("mode", ["append", "overwrite"])
+@MODES
 def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
     events = events_of_a_session(tmp_path, mode)
-    assert events.count("before commit") <= 4, "a whole session makes at most four commits"
+    if mode != "stateful in steps":  # which keeps each finished one here
+        assert events.count("before commit") <= 4, "a whole session makes at most four commits"
     home = tmp_path / "world"
     restored = Restored(home, mode)
     for at in range(1, len(events) + 1):
@@ -80,7 +92,7 @@ def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
         world.check()
 
 
-@pytest.mark.parametrize("mode", ["append", "overwrite"])
+@MODES
 def test_killed_anywhere_the_next_run_takes_over(tmp_path: Path, mode: str) -> None:
     """The run never comes back: the next one takes its lock over and loads old and new changes together."""
     events = events_of_a_session(tmp_path, mode)

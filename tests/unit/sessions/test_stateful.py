@@ -3,91 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import attrs
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyiceberg.types import StringType
 
 from airflow_incremental.core.errors import ArgumentError, NullEventTime, TableError, TransformError
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.spec import ProcessSpec
-from airflow_incremental.core.tables import IcebergSource, IcebergTarget
+from airflow_incremental.core.tables import IcebergSource
+from airflow_incremental.engines.duckdb import DuckDBEngine
+from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg.state import process_of, published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import draft
-from airflow_incremental.sessions.process import Finished, Process
+from tests.support.balances import BALANCES, Balances
 from tests.support.tables import compact, roll_back
-from tests.support.world import SOURCE, TARGET, World, create, hour
-
-SCHEMA = pa.schema(
-    [("ts", pa.timestamp("us", "UTC")), ("id", pa.int64()), ("customer", pa.string()), ("balance", pa.int64())]
-)
-#: What a customer has after each event: the same text with steps and without.
-BALANCES = """
-SELECT e.ts, e.id, e.region AS customer,
-       coalesce(s.balance, 0) + sum(e.v) OVER (PARTITION BY e.region ORDER BY e.ts, e.id)::BIGINT AS balance
-FROM events e LEFT JOIN state s ON s.customer = e.region
-"""
-
-
-@attrs.define
-class Balances(World):
-    """Balances of customers after each event, as far as the source is complete."""
-
-    step: str | None = None
-    through: Any = "latest_event"
-    unit: str = "hour"
-    state: str | None = "latest_by(customer)"
-    initial: Any = "all"
-    policies: Any = attrs.field(factory=dict)
-
-    @property
-    def target_schema(self) -> pa.Schema:
-        return SCHEMA
-
-    @property
-    def spec(self) -> ProcessSpec:
-        return ProcessSpec(
-            process="proc",
-            sources={"events": IcebergSource(SOURCE, event_time="ts", complete_through=self.through)},
-            target=IcebergTarget(TARGET, event_time="ts"),
-            mode="stateful",
-            state=self.state,
-            step=self.step,
-            initial=self.initial,
-            **self.policies,
-        )
-
-    def set_up(self) -> Balances:
-        self.target_fields = ((self.unit, "ts"),)
-        World.set_up(self)
-        return self
-
-    def process(self, run_id: str | None = None, **changes: Any) -> Process:
-        return World.process(self, run_id, **{"transform": BALANCES, **changes})
-
-    def tick(self) -> Finished:
-        return steps.run(self.process())
-
-    @property
-    def processed(self) -> dt.datetime | None:
-        last = published(self.target, "proc")
-        return None if last is None else last.watermark.processed_through
-
-    def verify(self) -> None:
-        """Assert that the target is what all events before ``processed`` give, one after the other."""
-        through, totals, expected = self.processed, defaultdict[str, int](int), []
-        for i, ts, region, v in sorted(self.source_rows(), key=lambda r: (r[1], r[0])):
-            if through is not None and ts is not None and ts < through:
-                totals[region] += v
-                expected.append((ts, i, region, totals[region]))
-        assert sorted(self.target_rows().elements()) == sorted(expected)
-
+from tests.support.world import SOURCE, World, create, hour
 
 STEPS = pytest.mark.parametrize("step", [None, "hour"])
 
@@ -355,3 +290,79 @@ def test_after_every_tick_the_target_is_the_recompute(
                 roll_back(table, before.snapshot_id)
         world.tick()
         world.verify()
+
+
+@attrs.frozen(kw_only=True)
+class Counting(DuckDBEngine):
+    """Notes the steps whose transform runs, and fails at one of them."""
+
+    fail_at: int | None = None
+    ran: list[str] = attrs.field(factory=list)
+
+    def run(self, transform: Any, reads: Any, plan: Plan, **options: Any) -> Any:
+        if "AS balance" in transform:  # not the query of the state
+            if len(self.ran) == self.fail_at:
+                raise TransformInterrupted("killed")
+            self.ran.extend(plan.replaced.to_json())
+        return super().run(transform, reads, plan, **options)
+
+
+class TestFinishedSteps:
+    """What an earlier try got done is not computed again, unless the transform or the table is another one now."""
+
+    @pytest.fixture(params=["latest_by(customer)", "previous_step"])
+    def world(self, tmp_path: Path, request: pytest.FixtureRequest) -> Balances:
+        world = Balances(home=tmp_path, step="hour", state=request.param).set_up()
+        world.land(0, 1, 2)
+        world.tick()
+        world.land(1.5, 2.5, 3, 4.5, 5, region="eu")
+        return world
+
+    @staticmethod
+    def attempt(world: Balances, fail_at: int | None = None, **changes: Any) -> list[str]:
+        engine = Counting(fail_at=fail_at)
+        process = world.process("run", **{"keep_steps_every": 0.0, "engine": engine, **changes})
+        if fail_at is None:
+            assert steps.run(process).did_publish
+        else:
+            with pytest.raises(TransformInterrupted):
+                steps.run(process)
+        return [text[11:13] for text in engine.ran]
+
+    def test_a_retry_goes_on_after_them(self, world: Balances) -> None:
+        assert self.attempt(world, 2) == ["01", "02"]
+        assert self.attempt(world, 1) == ["03"], "and is cut off, too"
+        assert self.attempt(world) == ["04"]
+        if world.state != "previous_step":  # which knows only customers of the hour before
+            world.verify()
+        else:
+            expected = world.target_rows()
+            fresh = attrs.evolve(world, home=world.home / "fresh").set_up()
+            fresh.source.append(world.source.scan().to_arrow())
+            fresh.tick()
+            assert fresh.target_rows() == expected
+        refs = world.target.metadata.refs
+        assert set(refs) == {"main", "inc_wm_proc"}
+        assert len(world.target.metadata.snapshots) == 3, "nothing of the steps is left in the history"
+
+    def test_of_another_transform_are_computed_again(self, world: Balances) -> None:
+        self.attempt(world, 2)
+        assert self.attempt(world, transform=f"{BALANCES}  ") == ["01", "02", "03", "04"]
+
+    def test_under_another_schema_are_computed_again(self, world: Balances) -> None:
+        self.attempt(world, 2)
+        with world.target.update_schema() as change:
+            change.add_column("note", StringType())
+        sql = f"SELECT *, 'x' AS note FROM ({BALANCES})"
+        assert self.attempt(world, transform=sql) == ["01", "02", "03", "04"]
+
+    def test_go_with_a_session_that_is_taken_over(self, world: Balances) -> None:
+        self.attempt(world, 2)
+        world.land(6)
+        world.tick()
+        assert set(world.target.metadata.refs) == {"main", "inc_wm_proc"}
+
+    def test_are_kept_only_now_and_then(self, world: Balances) -> None:
+        before = world.target.metadata.last_sequence_number
+        self.attempt(world, keep_steps_every=3600.0)
+        assert world.target.metadata.last_sequence_number == before + 2, "lock and seal; publishing adds no snapshot"
