@@ -99,7 +99,7 @@ def test_a_retry_goes_on_with_the_session_of_the_try_before(
     world = make_world()
     dying = FailsOnce(steps.commit_publish)
     monkeypatch.setattr(steps, "commit_publish", dying)
-    loads = FailsOnce(steps._output)
+    loads = FailsOnce(steps.produce)
     loads.calls = 1  # counts, and never fails
     monkeypatch.setattr(steps, "_output", loads)
     with new_dag(dag_id) as dag:
