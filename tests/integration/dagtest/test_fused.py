@@ -101,7 +101,7 @@ def test_a_retry_goes_on_with_the_session_of_the_try_before(
     monkeypatch.setattr(steps, "commit_publish", dying)
     loads = FailsOnce(steps.produce)
     loads.calls = 1  # counts, and never fails
-    monkeypatch.setattr(steps, "_output", loads)
+    monkeypatch.setattr(steps, "produce", loads)
     with new_dag(dag_id) as dag:
         IncrementalLoadOperator(task_id="load", **arguments(world))
     world.land(1, 2)
