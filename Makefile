@@ -36,11 +36,11 @@ airflow: $(READY) ## the demo's Airflow with its UI left running on loopback, un
 
 .PHONY: test
 test: $(READY) ## the tests, as CI runs them (ARGS="-k late -x"), by two processes side by side
-	$(VENV)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	$(VENV)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## the tests with thousands of random histories
-	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest --numprocesses 2 --dist loadgroup $(ARGS)
+	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## ruff (all rules), formatting, import contracts

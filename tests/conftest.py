@@ -6,12 +6,11 @@ import os
 import shutil
 import signal
 import tempfile
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
-
-_TESTS = Path(__file__).parent
+from xdist.scheduler import LoadScopeScheduling
 
 # The same histories on every run and machine, so that what passes here passes in CI. No deadline: files are written.
 settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True, print_blob=True)
@@ -26,20 +25,20 @@ os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
 
-@pytest.hookimpl(tryfirst=True)  # before the groups are looked at
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a server or a file's fixtures, where two processes share the tests.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Where two processes share the tests, keep together what shares a server or a file's fixtures."""
+    return _Scheduler(config, log)
 
-    The tests of ``property`` take a minute each and share nothing, so they are dealt out one by one.
-    """
-    for item in items:
-        folders = item.path.relative_to(_TESTS).parts
-        if folders[0] == "property":
-            continue
-        group = "/".join(folders)
-        if folders[0] == "integration":
-            group = "dagtest" if folders[1] == "dagtest" else "servers"
-        item.add_marker(pytest.mark.xdist_group(group))
+
+class _Scheduler(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        """Return what a test has to stay with: its file, but the tests of ``property`` share nothing and take a minute each."""
+        file = nodeid.split("::", maxsplit=1)[0]
+        if file.startswith("tests/property/"):
+            return nodeid
+        if file.startswith("tests/integration/"):
+            return "dagtest" if file.startswith("tests/integration/dagtest/") else "servers"
+        return file
 
 
 def pytest_sessionstart() -> None:
