@@ -22,6 +22,17 @@ def _complete_through(value: Any) -> CompleteThrough | None:
     return CompleteThrough.parse(value)
 
 
+def _flag(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, bool) and not is_template(value):
+        raise ArgumentError(
+            f"{attribute.name} of a table is {value!r}",
+            expected="True or False",
+            hint="a template renders text, and 'False' would count as true; set render_template_as_native_obj=True on the DAG"
+            if isinstance(value, str)
+            else "",
+        )
+
+
 @attrs.frozen
 class IcebergSource:
     """An Iceberg table a process reads.
@@ -36,6 +47,8 @@ class IcebergSource:
         not take that second default.
     :param role: a ``driver`` makes work when it changes; a ``lookup`` is read whole, at one snapshot per session, and makes none:
         rows stay as the lookup was when they were last written.
+    :param pin: keep a tag ``inc_pin_<process>_<name>`` on the source at the snapshot that was consumed last, so that expiry cannot
+        lose the watermark. Needs write access to the source; drop the tag when the process is given up.
     """
 
     table: str
@@ -43,12 +56,17 @@ class IcebergSource:
     branch: str = "main"
     complete_through: CompleteThrough | None = attrs.field(default=None, converter=_complete_through)
     role: Role = attrs.field(default="driver", validator=choice(Role))
+    pin: bool = attrs.field(default=False, validator=_flag)
 
     def __attrs_post_init__(self) -> None:
         check_table(self.table, what="the table of a source")
         check_name(self.branch, what=f"the branch of source {self.table!r}")
         if self.event_time is not None:
             check_name(self.event_time, what=f"the event_time of source {self.table!r}")
+        if self.role == "lookup" and self.pin is True:
+            raise ArgumentError(
+                f"the lookup {self.table!r} is to be pinned", expected="pins on drivers only: a lookup has no watermark"
+            )
         if self.role == "lookup" and self.complete_through is not None:
             raise ArgumentError(
                 f"the lookup {self.table!r} has a complete_through",
@@ -95,17 +113,6 @@ def _partition_by(fields: str | Sequence[str] | None) -> tuple[str, ...] | None:
                 expected="hour(col), day(col), month(col), year(col), identity(col) or col",
             )
     return found
-
-
-def _flag(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, bool) and not is_template(value):
-        raise ArgumentError(
-            f"{attribute.name} of a target is {value!r}",
-            expected="True or False",
-            hint="a template renders text, and 'False' would count as true; set render_template_as_native_obj=True on the DAG"
-            if isinstance(value, str)
-            else "",
-        )
 
 
 @attrs.frozen

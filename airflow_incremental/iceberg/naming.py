@@ -72,6 +72,11 @@ def watermark_tag(process: str) -> str:
     return f"inc_wm_{process}"
 
 
+def pin_tag(process: str, source: str) -> str:
+    """Return the tag on a source that keeps the snapshot a process has consumed from being expired."""
+    return f"inc_pin_{process}_{source}"
+
+
 def file_mark(table_uuid: object) -> str:
     """Return the part of the names of all files a session writes for a table: whose they are if nothing refers to them any more."""
     return f"inc-{table_uuid}"

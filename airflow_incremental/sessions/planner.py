@@ -42,6 +42,7 @@ from airflow_incremental.iceberg.targets import (
     target_facts,
 )
 from airflow_incremental.sessions.facts import source_facts
+from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
 from airflow_incremental.sessions.restating import restatement
@@ -75,10 +76,12 @@ def plan(process: Process) -> Session | Finished:
                 end_session(process.catalog, over, keep=False, reason="its run is over and nothing is left to do")
                 over = None
             if isinstance(drafted, Finished):
+                pin_sources(process, drafted.published)
                 return drafted
             if drafted.kind == "positions":
                 done = publish_positions(process.catalog, process.spec, drafted)
                 log.info("published the watermark of process %r without rows: %s", process.spec.process, drafted.reason)
+                pin_sources(process, done)
                 return Finished(outcome="nothing_to_do", reason=drafted.reason, published=done, plan=drafted)
             begin = take_lock(process.catalog, process.spec, drafted, over=over, scratch=process.transform is None)
         except TargetChanged as error:

@@ -22,6 +22,7 @@ from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
 from airflow_incremental.sessions.output import produce
+from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
@@ -138,6 +139,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
         target = load_table(process.catalog, plan.target, role="target")
         done = find_published(target, plan)
         if done is not None:
+            pin_sources(process, done)
             return Finished(outcome="published", reason=plan.reason, published=done, plan=plan, verdict=report.verdict)
         check_owned(target, session.begin)
         sealed = find_sealed(target, plan)
@@ -160,6 +162,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
             end_session(process.catalog, session.begin, keep=False, reason=error.found)
             raise
         log.info("published session %s as snapshot %s of %s", plan.session, found.snapshot_id, plan.target)
+        pin_sources(process, found)
         return Finished(outcome="published", reason=plan.reason, published=found, plan=plan, verdict=report.verdict)
     raise TargetChanged(
         f"main of {plan.target} moved {_ROUNDS} times while session {plan.session} tried to publish",
