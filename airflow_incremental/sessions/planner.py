@@ -22,6 +22,7 @@ from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, TargetFacts, make_plan
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published
+from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.locks import (
     Begin,
     bootstrap,
@@ -131,8 +132,12 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     facts = target_facts(target, spec)
     mine = publish_of_owner(target, spec.process, process.owner)
     if mine is not None and Owner.from_json(mine.owner).clear_number >= process.owner.clear_number:
+        # Where only positions were published, the first try had nothing to do, and so has this one: no event tells of rows.
+        moved = mine.summary.get(naming.KIND) == "positions"
         return Finished(
-            outcome="already_published", reason=f"session {mine.session} of this run is published", published=mine
+            outcome="nothing_to_do" if moved else "already_published",
+            reason=f"session {mine.session} of this run is published",
+            published=mine,
         )
     # An audit that names a column the target does not have is found before the load, not after.
     measures_of(process.audits, target.schema().as_arrow())

@@ -86,6 +86,18 @@ def test_a_property_of_the_table_moves_it_without_a_row(tmp_path: Path) -> None:
         run(world)
 
 
+def test_a_retry_after_only_the_watermark_moved_has_nothing_to_do_either(tmp_path: Path) -> None:
+    world = world_of(tmp_path, CompleteThrough.property("landing.complete"))
+    world.land(0, 1)
+    run(world)
+    with world.source.transaction() as change:
+        change.set_properties({"landing.complete": "2024-01-02"})
+    first, retry = steps.run(world.process("run")), steps.run(world.process("run"))
+    assert (first.outcome, retry.outcome) == ("nothing_to_do", "nothing_to_do")
+    assert first.published == retry.published
+    assert not retry.did_publish
+
+
 def test_what_the_processes_of_a_source_published(tmp_path: Path) -> None:
     """A daily table over an hourly one, without a rule: it is complete as far as the hourly one says."""
     world = World(home=tmp_path, mode="overwrite").set_up()
