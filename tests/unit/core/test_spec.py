@@ -87,7 +87,7 @@ def test_table_names_need_a_namespace(table: Any) -> None:
         (lambda: IcebergSource("raw.s", event_time=7), "event_time of source 'raw.s' is 7"),  # type: ignore[arg-type]
         (lambda: IcebergSource("raw.s", branch=""), "branch of source 'raw.s' is ''"),
         (lambda: IcebergTarget("mart.t", event_time=""), "event_time of target 'mart.t' is ''"),
-        (lambda: IcebergTarget("mart.t", create="False"), "create of a target is 'False'.*would count as true"),  # type: ignore[arg-type]
+        (lambda: IcebergTarget("mart.t", create="False"), "create of a table is 'False'.*would count as true"),  # type: ignore[arg-type]
         (lambda: IcebergTarget("mart.t", partition_by=5), "partition_by holds 5"),  # type: ignore[arg-type]
         (lambda: IcebergTarget("mart.t", partition_by=["days(ts)"]), r"partition_by holds 'days\(ts\)'.*day\(col\)"),
         (
