@@ -29,6 +29,7 @@ from pyiceberg.table.update import (
 
 from airflow_incremental.core.errors import TargetChanged, WatermarkLost
 from airflow_incremental.core.plan import Owner, Plan
+from airflow_incremental.core.ranges import MIN_TIME, EventRanges, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
@@ -235,7 +236,10 @@ def check_shape(table: Table, output: Output, plan: Plan) -> None:
 
 
 def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
-    """Raise TargetChanged if others changed rows in what the session replaces since it was planned; compaction is no change."""
+    """Raise TargetChanged if others changed rows that the session replaces, or reads as state, since it was planned.
+
+    Compaction is no change.
+    """
     head = table.metadata.refs[MAIN_BRANCH].snapshot_id
     if head == plan.main or not plan.replaced:
         return
@@ -255,15 +259,19 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
     except WatermarkLost as error:
         raise _untold(plan, error.found) from error
     column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
+    watched, span = plan.replaced, plan.replaced.span()
+    if spec.state is not None and span is not None:
+        watched = EventRanges((TimeRange(MIN_TIME, span.end),))
     touching = [
         c
         for c in (*changes.added, *changes.removed, *changes.deletes)
-        if holds(table, c.handle, c.spec_id, column=column, ranges=plan.replaced, scope=plan.scope) is not False
+        if holds(table, c.handle, c.spec_id, column=column, ranges=watched, scope=plan.scope) is not False
     ]
     if touching:
         raise TargetChanged(
-            f"others changed {len(touching)} files of {plan.target} in the ranges session {plan.session} replaces "
-            f"({plan.replaced.coalesce(4)}), in snapshots {sorted({c.snapshot_id for c in touching})}",
+            f"others changed {len(touching)} files of {plan.target} in the ranges session {plan.session} "
+            f"{'replaces' if spec.state is None else 'replaces or reads as state'} "
+            f"({watched.coalesce(4)}), in snapshots {sorted({c.snapshot_id for c in touching})}",
             expected="that only this process writes its ranges between plan and publish",
             hint="retry the task; it plans anew on what is there now. If two writers share a range, give each its own scope",
         )

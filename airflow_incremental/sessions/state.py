@@ -55,7 +55,8 @@ class StateKeeper:
                 STATE,
                 self.plan.main,
                 event_time=self.process.spec.target.event_time,
-                keep=self._before(start),
+                # What the session replaces is no state: a reload begins with nothing.
+                keep=self._before(start).subtract(self.plan.replaced),
                 # As the steps write it, whatever was added to the table since the plan.
                 schema=self.target.schema(),
             )

@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyiceberg.types import StringType
 
-from airflow_incremental.core.errors import ArgumentError, NullEventTime, TableError, TransformError
+from airflow_incremental.core.errors import ArgumentError, NullEventTime, TableError, TargetChanged, TransformError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.tables import IcebergSource
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg.state import process_of, published
 from airflow_incremental.sessions import steps
-from airflow_incremental.sessions.planner import draft
+from airflow_incremental.sessions.planner import draft, plan
+from airflow_incremental.sessions.process import Session
 from tests.support.balances import BALANCES, Balances
 from tests.support.tables import compact, roll_back
 from tests.support.world import SOURCE, World, create, hour
@@ -155,6 +156,34 @@ def test_a_reload_empties_more_than_it_fills(tmp_path: Path) -> None:
     assert finished.plan.kind == "reload"
     assert world.processed == hour(2)
     world.verify()
+
+
+def test_a_reload_starts_without_state(tmp_path: Path) -> None:
+    world = Balances(home=tmp_path, policies={"on_lost_watermark": "reload"}).set_up()
+    world.land(0, 1, 3)
+    world.tick()
+    schema = world.source.schema().as_arrow()
+    catalog = world.catalog
+    catalog.drop_table(SOURCE)
+    create(catalog, SOURCE, schema, ())
+    world.land(5, 6)
+    finished = world.tick()
+    assert finished.plan is not None
+    assert finished.plan.kind == "reload"
+    world.verify()
+
+
+def test_a_change_of_what_was_read_as_state_is_a_conflict(tmp_path: Path) -> None:
+    world = Balances(home=tmp_path).set_up()
+    world.land(0, 1, 2)
+    world.tick()
+    world.land(2.5, 4)
+    process = world.process("run")
+    session = plan(process)
+    assert isinstance(session, Session)
+    world.target.delete(f"ts < '{hour(1).isoformat()}'")
+    with pytest.raises(TargetChanged, match="replaces or reads as state"):
+        steps.load(session)
 
 
 def test_a_cleared_run_computes_all_that_follows(tmp_path: Path) -> None:
