@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from airflow_incremental.core.ranges import MIN_TIME, EventRanges, Grain, TimeRange
 from airflow_incremental.core.reads import ReadPart, SourceRead
 from airflow_incremental.core.stateful import STATE, State
-from airflow_incremental.engines.filters import quote
+from airflow_incremental.engines.latest import state_query
 from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.iceberg.reads import read_files, read_ranges
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_incremental.core.plan import Plan
-    from airflow_incremental.core.tables import ScopeValue
     from airflow_incremental.sessions.process import Process
 
 
@@ -106,38 +105,6 @@ def keep_state(process: Process, plan: Plan, target: Table, *, start: dt.datetim
         keeper = StateKeeper(process=process, plan=plan, target=target, state=spec.state, folder=folder, unit=unit)
         keeper.begin(start)
         yield keeper
-
-
-def state_query(
-    state: State, schema: pa.Schema, event_time: str, scope: Mapping[str, Sequence[ScopeValue]] | None
-) -> str:
-    """Return the SQL that makes the state of the rows called ``state``: those in scope, and of each key the latest."""
-    query = f"SELECT * FROM {STATE}"  # noqa: S608
-    wanted = [_one_of(column, values) for column, values in (scope or {}).items()]
-    if wanted:
-        query += f" WHERE {' AND '.join(wanted)}"
-    if state.kind == "latest_by":
-        # Of several rows at the latest time always the same one, whatever order they come in.
-        rest = [f.name for f in schema if f.name not in (*state.keys, event_time) and not pa.types.is_nested(f.type)]
-        order = ", ".join(f"{quote(c)} DESC NULLS LAST" for c in (event_time, *rest))
-        keys = ", ".join(quote(k) for k in state.keys)
-        query += f" QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {order}) = 1"
-    return query
-
-
-def _one_of(column: str, values: Sequence[ScopeValue]) -> str:
-    known = ", ".join(_literal(v) for v in values if v is not None)
-    parts = [f"{quote(column)} IN ({known})"] if known else []
-    if None in values:
-        parts.append(f"{quote(column)} IS NULL")
-    return f"({' OR '.join(parts)})"
-
-
-def _literal(value: ScopeValue) -> str:
-    if isinstance(value, (bool, int)):
-        return str(value)
-    text = str(value).replace("'", "''")
-    return f"DATE '{text}'" if isinstance(value, dt.date) else f"'{text}'"
 
 
 def _rows_of(path: Path, schema: pa.Schema) -> pa.RecordBatchReader:
