@@ -137,8 +137,8 @@ class ChangeSet:
 
     @property
     def digest(self) -> str:
-        """Short fingerprint of which files are added: 16 hex digits over the sorted paths."""
-        return hashlib.sha256("\n".join(sorted(c.path for c in self.added)).encode()).hexdigest()[:16]
+        """Short fingerprint of which files came and went: 16 hex digits over what they are and their sorted paths."""
+        return hashlib.sha256("\n".join(sorted(f"{c.kind} {c.path}" for c in self.files)).encode()).hexdigest()[:16]
 
     def without_rewrites(self) -> tuple[ChangeSet, int, int]:
         """Return the change set as if the rewriting snapshots had not been, and the rows left out: added and removed.

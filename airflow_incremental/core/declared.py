@@ -8,6 +8,7 @@ another matter: what holds of the whole holds of it.
 from __future__ import annotations
 
 from airflow_incremental.core.errors import DeclarationChanged
+from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import scope_within, show_scope
 from airflow_incremental.core.watermark import Published, SourcePosition
@@ -15,10 +16,9 @@ from airflow_incremental.core.watermark import Published, SourcePosition
 _RELOAD = "set on_lost_watermark='reload' for one run to compute everything in scope again"
 
 
-def check_target_declared(spec: ProcessSpec, last: Published, event_field: int | None) -> None:
-    """Refuse a scope that is more than the watermark speaks of, and ranges of another column of the target.
+def check_target_declared(spec: ProcessSpec, last: Published, target: TargetFacts) -> None:
+    """Refuse a scope that is more than the watermark speaks of, and ranges or keys of other columns of the target.
 
-    :param event_field: field id of the target's column whose ranges the process replaces; None if it replaces none.
     :raises DeclarationChanged: with what to do.
     """
     known = last.watermark
@@ -29,8 +29,15 @@ def check_target_declared(spec: ProcessSpec, last: Published, event_field: int |
             expected="the scope that the watermark was published for, or a part of it",
             hint=f"declare that scope again and give the rest to a process of its own, or {_RELOAD} (other rows stay as they are)",
         )
-    if None not in (event_field, known.event_field) and event_field != known.event_field:
+    if None not in (target.event_field, known.event_field) and target.event_field != known.event_field:
         raise _other_column(spec, f"the target {spec.target.table}", spec.target.event_time, known.event_field)
+    if target.key_fields and known.key_fields and set(target.key_fields) != set(known.key_fields):
+        raise DeclarationChanged(
+            f"process {spec.process!r} declares the keys {list(spec.keys)!r} of {spec.target.table}, but its watermark was "
+            f"reached by others (field ids {list(known.key_fields)}), and rows written by those would stay beside new ones",
+            expected="the keys that the watermark was published for, under whatever names they have now",
+            hint=f"declare those keys again, or {_RELOAD}",
+        )
 
 
 def check_source_declared(spec: ProcessSpec, name: str, before: SourcePosition | None, event_field: int | None) -> None:
@@ -38,7 +45,7 @@ def check_source_declared(spec: ProcessSpec, name: str, before: SourcePosition |
 
     :raises DeclarationChanged: with what to do.
     """
-    if spec.replaces and before is not None and before.event_field not in (None, event_field):
+    if spec.replaces_ranges and before is not None and before.event_field not in (None, event_field):
         source = spec.sources[name]
         raise _other_column(spec, f"source {name!r} ({source.table})", source.event_time, before.event_field)
 

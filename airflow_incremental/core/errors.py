@@ -81,6 +81,12 @@ class NullEventTime(IncrementalError):
     retryable = False
 
 
+class NullKey(IncrementalError):
+    """Rows without a whole key arrived in a source of a ``merge`` process."""
+
+    retryable = False
+
+
 class UnknownRange(IncrementalError):
     """A changed file does not tell which event times it holds and its column could not be read."""
 

@@ -29,6 +29,9 @@ class SourceFacts:
     #: How the source tells up to where it is complete, and what it told (for ``latest_event`` planning knows by itself).
     rule: CompleteThrough = attrs.field(factory=CompleteThrough.latest_event)
     told_through: dt.datetime | None = None
+    #: In ``merge``: live files that may hold rows of changed keys, and the bytes of their key columns.
+    scan_files: int = 0
+    scan_bytes: int = 0
     #: Start from here without loading anything (``initial='current'`` and its like).
     from_now: bool = False
 
@@ -76,7 +79,8 @@ def source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain) 
         if spec.keeps_event_time:
             affected = affected.align(grain)
     else:
-        affected = replaced = changed.align(grain)
+        affected = changed.align(grain)
+        replaced = affected if spec.replaces_ranges else EventRanges()
     derivation: Derivation = "from_now" if facts.from_now else changes.derivation
     return SourcePart(
         plan=SourcePlan(
@@ -93,6 +97,8 @@ def source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain) 
             rows_late=facts.rows_late,
             rows_ignored=ignored,
             digest=changes.digest,
+            scan_files=facts.scan_files,
+            scan_bytes=facts.scan_bytes,
         ),
         affected=affected,
         replaced=replaced,

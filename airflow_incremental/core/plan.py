@@ -92,8 +92,11 @@ class SourcePlan:
     rows_late: int = 0
     #: Rows of rewritten snapshots that ``on_rewrite='ignore'`` leaves out, added and removed.
     rows_ignored: int = 0
-    #: Digest of the paths of the files whose rows are added; a retry that finds other files does not go on.
+    #: Digest of the files whose rows came or went; a retry that finds other files does not go on.
     digest: str = ""
+    #: In ``merge``: live files that may hold rows of changed keys, and the bytes of their key columns, which are searched; at most.
+    scan_files: int = 0
+    scan_bytes: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -145,6 +148,8 @@ class Plan:
     late: EventRanges = EventRanges()
     grain: Grain | None = None
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
+    #: Columns of the target by whose values rows are replaced: those of the changed keys. Empty where ranges are, or everything is.
+    keys: tuple[str, ...] = ()
     #: Published with the data.
     watermark: Watermark
     owner: Owner
@@ -218,6 +223,7 @@ class Plan:
         plain["watermark"] = Watermark.from_json(plain["watermark"])
         plain["owner"] = Owner.from_json(plain["owner"])
         plain["created_at"] = parse_time(plain["created_at"])
+        plain["keys"] = tuple(plain["keys"])
         if plain["scope"] is not None:
             plain["scope"] = {k: tuple(v) for k, v in plain["scope"].items()}
         return cls(**plain)
@@ -265,6 +271,14 @@ class Plan:
                 + (f", {s.rows_late:,} late" if s.rows_late else "")
                 + (f", {s.rows_ignored:,} ignored" if s.rows_ignored else "")
             )
+            if self.keys and s.derivation != "lookup":
+                lines.append(
+                    f"    and all its rows of the changed keys: at most {s.scan_files:,} files are searched for them "
+                    f"({s.scan_bytes:,} bytes of key columns)"
+                )
+        if self.keys:
+            lines.append(f"  replaces the rows of the changed keys ({', '.join(self.keys)}) in {self.target}")
+            return "\n".join(lines)
         verb = "replaces" if self.replaced else "adds to"
         units = (
             f" ({self.affected.count(self.grain):,} {self.grain.value}s)"

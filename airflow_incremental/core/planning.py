@@ -12,6 +12,7 @@ import attrs
 
 from airflow_incremental.core.declared import narrowed
 from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.parts import SourceFacts, SourcePart, lookup_part, position_in, source_part
 from airflow_incremental.core.plan import Owner, Plan, PlanKind, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
@@ -21,16 +22,6 @@ from airflow_incremental.core.watermark import Published, SourcePosition, Waterm
 
 #: Unit of "complete through" where the target has no event-time partitioning to take it from.
 DEFAULT_GRAIN = Grain.HOUR
-
-
-@attrs.frozen(kw_only=True)
-class TargetFacts:
-    """What planning needs to know of the target. ``main`` is its head, ``event_field`` the column whose ranges are replaced."""
-
-    table_uuid: str
-    main: int
-    grain: Grain | None
-    event_field: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -68,9 +59,12 @@ def make_plan(
         complete_through=complete_through(positions),
         scope=spec.target.scope,
         event_field=target.event_field,
+        key_fields=target.key_fields,
     )
     if spec.mode == "stateful":
         work, watermark = _stateful_work(spec, parts, watermark, before=published, reload=reload is not None)
+    elif spec.mode == "merge":
+        work = _merge_work(spec, parts, reload, first=published is None)
     else:
         work = _work(parts, reload)
     less = narrowed(spec, published)
@@ -109,6 +103,7 @@ def make_plan(
         late=work.changed.below(before),
         grain=target.grain,
         scope=spec.target.scope,
+        keys=work.keys,
         watermark=watermark,
         owner=owner,
         created_at=now,
@@ -126,11 +121,13 @@ def make_restatement(
     owner: Owner,
     now: dt.datetime,
     reason: str,
+    changes: Mapping[str, SourceFacts] | None = None,
 ) -> Plan:
-    """Plan to compute given ranges again; the watermark stays where it is.
+    """Plan to compute given ranges, or the keys of given changes, again; the watermark stays where it is.
 
     :param pinned: the snapshots that are read: those of the watermark. (Where one has expired, a mode that replaces ranges may read
         a newer one: what it sees early is computed once more when it is due.)
+    :param changes: ``merge`` only: what changed in each driver, up to the pinned snapshots.
     """
     whole = ranges if ranges.is_everything else ranges.align(target.grain or DEFAULT_GRAIN)
     span, processed = whole.span(), published.watermark.processed_through
@@ -148,7 +145,9 @@ def make_restatement(
         main=target.main,
         base_session=published.session,
         sources=tuple(
-            SourcePlan(
+            source_part(spec, name, changes[name], target.grain or DEFAULT_GRAIN).plan
+            if changes is not None and source.role == "driver"
+            else SourcePlan(
                 name=name,
                 table=source.table,
                 base=published.watermark.positions.get(name),
@@ -160,12 +159,13 @@ def make_restatement(
             else lookup_part(spec, name, pinned[name])
             for name, source in spec.sources.items()
         ),
-        replaced=whole,
+        replaced=whole if changes is None else EventRanges(),
         may_replace=spec.replaces,
         affected=whole,
         late=whole.below(published.watermark.complete_through),
         grain=target.grain,
         scope=spec.target.scope,
+        keys=spec.keys,
         watermark=attrs.evolve(published.watermark, scope=spec.target.scope),
         owner=owner,
         created_at=now,
@@ -188,6 +188,8 @@ class _Work:
     replaced: EventRanges = EventRanges()
     #: The part of it in which a source changed.
     changed: EventRanges = EventRanges()
+    #: Columns by whose values rows are replaced.
+    keys: tuple[str, ...] = ()
 
 
 def _work(parts: Mapping[str, SourcePart], reload: str | None) -> _Work | None:
@@ -198,6 +200,16 @@ def _work(parts: Mapping[str, SourcePart], reload: str | None) -> _Work | None:
         replaced = EventRanges.union_of(p.replaced for p in parts.values())
         return _Work(affected=affected, replaced=replaced, changed=affected)
     return None
+
+
+def _merge_work(spec: ProcessSpec, parts: Mapping[str, SourcePart], reload: str | None, *, first: bool) -> _Work | None:
+    work = _work(parts, reload)
+    if work is None or reload is not None:
+        return work
+    if first and not spec.initial.adopt and all(p.plan.base is None for p in parts.values()):
+        # The target is empty and every key is new: nothing has to be found.
+        return attrs.evolve(work, replaced=EventRanges.everything())
+    return attrs.evolve(work, keys=spec.keys)
 
 
 def _stateful_work(

@@ -222,6 +222,19 @@ class EventRanges:
         """Return the smallest set of whole units that covers this one."""
         return EventRanges(tuple(r.align(grain) for r in self.ranges), nulls=self.nulls)
 
+    def widened(self, by: dt.timedelta) -> EventRanges:
+        """Return all event times at most ``by`` away from these, those of rows without one too."""
+        return EventRanges(
+            tuple(
+                TimeRange(
+                    MIN_TIME if r.start - MIN_TIME <= by else r.start - by,
+                    MAX_TIME if MAX_TIME - r.end <= by else r.end + by,
+                )
+                for r in self.ranges
+            ),
+            nulls=True,
+        )
+
     def coalesce(self, most: int) -> EventRanges:
         """Return a superset of at most ``most`` ranges, closing the smallest gaps first; bounds the size of a plan."""
         if len(self.ranges) <= most:

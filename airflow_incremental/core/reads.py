@@ -37,6 +37,16 @@ class ReadPart:
 
 
 @attrs.frozen(kw_only=True)
+class KeyFilter:
+    """Which rows of a read count: those whose key is one of the given ones."""
+
+    #: Columns of the read that hold the key.
+    columns: tuple[str, ...]
+    #: An Arrow table of distinct keys, its columns in the order of ``columns``.
+    keys: pa.Table = attrs.field(eq=False, repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class SourceRead:
     """The rows of one source a transform sees under the name ``name``: the union of the parts, each row exactly once."""
 
@@ -47,6 +57,8 @@ class SourceRead:
     parts: tuple[ReadPart, ...]
     #: Column the ranges of the parts refer to: a date, a timestamp (read as UTC) or a timestamp with zone.
     event_time: str | None = None
+    #: Keys whose rows alone are meant; None means all rows.
+    keys: KeyFilter | None = None
     #: Rows and bytes of the files that are opened, before any filter: what the read costs.
     rows: int = 0
     bytes: int = 0

@@ -13,12 +13,13 @@ import attrs
 
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import choice, is_template
+from airflow_incremental.core.merge import check_merge, parse_horizon, parse_keys
 from airflow_incremental.core.ranges import format_time, parse_time, utc
 from airflow_incremental.core.reads import PLAN_RANGES
 from airflow_incremental.core.stateful import STATE, State
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 
-Mode = Literal["append", "overwrite", "stateful"]
+Mode = Literal["append", "overwrite", "stateful", "merge"]
 Step = Literal["hour", "day", "month", "year"]
 OnRewrite = Literal["fail", "ignore", "overwrite"]
 OnNullEventTime = Literal["fail", "own_range"]
@@ -109,8 +110,13 @@ class ProcessSpec:
     :param sources: name in the transform -> source.
     :param target: the table that is written.
     :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range depends on the source rows of
-        the same range) or ``stateful`` (it depends on what came before, too: everything from the first change on is computed
-        again, in order, up to where all drivers are complete).
+        the same range), ``stateful`` (it depends on what came before, too: everything from the first change on is computed
+        again, in order, up to where all drivers are complete) or ``merge`` (it depends on all source rows of its key).
+    :param keys: ``merge`` only: the columns of the target that make up a key; drivers hold them under the same names, or say under
+        which (``IcebergSource(key_columns=...)``). The transform reads all rows of the keys that changed, and returns their target
+        rows: any number per key, none to delete them.
+    :param key_horizon: ``merge`` only: how far apart in event time the source rows of one key can be at most (a timedelta, or
+        seconds); files farther from the changed rows are then not searched for its rows. None searches all.
     :param state: ``stateful`` only: what the transform reads of the target under the name ``state``: ``"previous_step"``,
         ``"latest_by(<key column>, ...)"`` or None for nothing, see :class:`~airflow_incremental.core.stateful.State`.
     :param step: ``stateful`` only: unit in which the transform runs over the range, in order, each run seeing the state the last
@@ -134,10 +140,12 @@ class ProcessSpec:
     on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=choice(OnMissingBounds))
     state: State | None = attrs.field(default=None, converter=_state)
     step: Step | None = attrs.field(default=None, validator=attrs.validators.optional(choice(Step)))
+    keys: tuple[str, ...] = attrs.field(default=(), converter=parse_keys)
+    key_horizon: dt.timedelta | None = attrs.field(default=None, converter=parse_horizon)
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
-        if self.surely_replaces:
+        if self.surely_replaces and self.mode != "merge":
             self._check_event_times()
         if self.mode in ("overwrite", "stateful") and self.on_rewrite == "ignore":
             raise ArgumentError(
@@ -147,6 +155,14 @@ class ProcessSpec:
             )
         self._check_created()
         self._check_stateful()
+        check_merge(
+            self.process,
+            self.mode,
+            keys=self.keys,
+            horizon=self.key_horizon,
+            on_rewrite=self.on_rewrite,
+            drivers=self.drivers,
+        )
         if self.mode == "append" and len(self.drivers) > 1:
             raise ArgumentError(
                 f"process {self.process!r} appends from {len(self.drivers)} drivers ({', '.join(self.drivers)})",
@@ -244,7 +260,7 @@ class ProcessSpec:
             return
         fields = target.partition_fields()
         given = list(target.partition_by or [f"day({event_time})"])
-        if self.surely_replaces and event_time not in [c for _, c in fields]:
+        if self.surely_replaces and self.mode != "merge" and event_time not in [c for _, c in fields]:
             raise ArgumentError(
                 f"the target of process {self.process!r} would be created without a partition of its event_time {event_time!r}; "
                 f"partition_by is {given!r}",
@@ -269,6 +285,7 @@ class ProcessSpec:
             "target": self.target.as_dict(),
             "policies": [self.on_rewrite, self.on_null_event_time, self.on_lost_watermark, self.on_missing_bounds],
             "state": [str(self.state), self.step],
+            "keys": [list(self.keys), str(self.key_horizon)],
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -279,18 +296,25 @@ class ProcessSpec:
         Modes that replace ranges are declared that way; ``append`` may derive another event time, and says that it does not by
         naming the same column on both sides.
         """
-        if self.mode != "append":
+        if self.mode in ("overwrite", "stateful"):
             return True
-        return self.target.event_time is not None and all(
-            s.event_time == self.target.event_time for s in self.drivers.values()
+        return (
+            self.mode == "append"
+            and self.target.event_time is not None
+            and all(s.event_time == self.target.event_time for s in self.drivers.values())
         )
 
     @property
     def replaces(self) -> bool:
         """Whether sessions of this process can replace rows of the target, not only add some."""
-        return self.mode != "append" or self.on_rewrite == "overwrite"
+        return self.mode == "merge" or self.replaces_ranges
+
+    @property
+    def replaces_ranges(self) -> bool:
+        """Whether they can replace ranges of event time."""
+        return self.mode in ("overwrite", "stateful") or (self.mode == "append" and self.on_rewrite == "overwrite")
 
     @property
     def surely_replaces(self) -> bool:
         """Whether it does whatever a mode that is still a template will be."""
-        return self.mode in ("overwrite", "stateful") or self.on_rewrite == "overwrite"
+        return self.mode in ("overwrite", "stateful", "merge") or self.on_rewrite == "overwrite"

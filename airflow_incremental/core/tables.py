@@ -11,6 +11,7 @@ import attrs
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import check_name, check_table, choice, is_template
+from airflow_incremental.core.merge import parse_keys
 
 Role = Literal["driver", "lookup"]
 ScopeValue = str | int | bool | None
@@ -47,6 +48,8 @@ class IcebergSource:
         not take that second default.
     :param role: a ``driver`` makes work when it changes; a ``lookup`` is read whole, at one snapshot per session, and makes none:
         rows stay as the lookup was when they were last written.
+    :param key_columns: ``merge`` only: the columns that hold the process's keys, in their order; default is columns of the same
+        names.
     :param pin: keep a tag ``inc_pin_<process>_<name>`` on the source at the snapshot that was consumed last, so that expiry cannot
         lose the watermark. Needs write access to the source; drop the tag when the process is given up.
     """
@@ -57,6 +60,7 @@ class IcebergSource:
     complete_through: CompleteThrough | None = attrs.field(default=None, converter=_complete_through)
     role: Role = attrs.field(default="driver", validator=choice(Role))
     pin: bool = attrs.field(default=False, validator=_flag)
+    key_columns: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(parse_keys))
 
     def __attrs_post_init__(self) -> None:
         check_table(self.table, what="the table of a source")
@@ -66,6 +70,11 @@ class IcebergSource:
         if self.role == "lookup" and self.pin is True:
             raise ArgumentError(
                 f"the lookup {self.table!r} is to be pinned", expected="pins on drivers only: a lookup has no watermark"
+            )
+        if self.role == "lookup" and self.key_columns is not None:
+            raise ArgumentError(
+                f"the lookup {self.table!r} has key_columns",
+                expected="key columns of drivers only: a lookup is read whole, and makes no work",
             )
         if self.role == "lookup" and self.complete_through is not None:
             raise ArgumentError(

@@ -71,6 +71,7 @@ class Watermark:
     :param processed_through: event time (exclusive) up to which a ``stateful`` target has been computed; None in other modes.
     :param scope: the rows of the target it speaks of; None is the whole table.
     :param event_field: field id of the target's column whose ranges are replaced; None where none are.
+    :param key_fields: field ids of the target's columns by whose values rows are replaced (mode ``merge``).
     """
 
     positions: Mapping[str, SourcePosition]
@@ -78,6 +79,7 @@ class Watermark:
     processed_through: dt.datetime | None = None
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
     event_field: int | None = None
+    key_fields: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values for a summary or a property."""
@@ -87,6 +89,7 @@ class Watermark:
             "processed_through": _text(self.processed_through),
             "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
             "event_field": self.event_field,
+            "key_fields": list(self.key_fields),
         }
 
     @classmethod
@@ -99,6 +102,7 @@ class Watermark:
             processed_through=_time(value["processed_through"]),
             scope=None if scope is None else {k: tuple(v) for k, v in scope.items()},
             event_field=value["event_field"],
+            key_fields=tuple(value.get("key_fields", ())),
         )
 
     def dumps(self) -> str:

@@ -19,6 +19,7 @@ from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import PLAN_RANGES, ReadPart, SourceRead
 from airflow_incremental.engines.filters import EventTimeColumn, filtered, internal_table, quote
+from airflow_incremental.engines.keys import KeyMatcher
 
 
 def open_connection(
@@ -62,7 +63,9 @@ def bind(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
     """
     _check_names(con, read)
     types = sql_types(con, read.schema)
-    selects = [_part(con, read, part, types) for part in read.parts if part.paths != ()]
+    matcher = None if read.keys is None else KeyMatcher.of(con, read.keys)
+    found = (_part(con, read, part, types, matcher) for part in read.parts if part.paths != ())
+    selects = [select for select in found if select is not None]
     if not selects:
         nothing = ", ".join(f"NULL::{t} AS {quote(c)}" for c, t in zip(read.schema.names, types, strict=True))
         selects = [f"SELECT {nothing} WHERE false"]
@@ -115,15 +118,35 @@ def _check_names(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
             )
 
 
-def _part(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, types: Sequence[str]) -> str:
-    """Return a query for the rows of one part."""
+def _part(
+    con: duckdb.DuckDBPyConnection,
+    read: SourceRead,
+    part: ReadPart,
+    types: Sequence[str],
+    matcher: KeyMatcher | None,
+) -> str | None:
+    """Return a query for the rows of one part; None if it has none.
+
+    Rows of keys are few and looked for once, so they are kept in a table.
+    """
     if part.paths is not None:
-        return _kept(con, read, part, _files(part.paths, read, types))
+        if matcher is None:
+            return _kept(con, read, part, _files(part.paths, read, types))
+        paths = matcher.paths(_files(part.paths, read, types))
+        if not paths:
+            return None
+        table = internal_table(con, read.name)
+        matcher.execute(f"CREATE TABLE {table} AS {matcher.query(_files(paths, read, types))}")
+        return f"SELECT * FROM {table}"  # noqa: S608
     table = internal_table(con, read.name)
     failures: list[Exception] = []
     con.register("incremental_stream_in", _watched(part.batches(), failures))
     try:
-        con.execute(f"CREATE TABLE {table} AS {_kept(con, read, part, _stream(read, types))}")
+        rows = _kept(con, read, part, _stream(read, types))
+        if matcher is None:
+            con.execute(f"CREATE TABLE {table} AS {rows}")
+        else:
+            matcher.execute(f"CREATE TABLE {table} AS {matcher.query(f'({rows})')}")
     except duckdb.Error:
         if not failures:
             raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import attrs
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
@@ -18,9 +19,10 @@ from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.errors import PlanExpired
 from airflow_incremental.core.plan import SourcePlan
 from airflow_incremental.core.ranges import EventRanges
-from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.core.reads import KeyFilter, ReadPart, SourceRead
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
+from airflow_incremental.iceberg.keys import KeyIndex, KeySet
 from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.parallel import in_parallel
 from airflow_incremental.iceberg.rows import row_batches
@@ -46,9 +48,9 @@ def read_added(
     :raises PlanExpired: the pinned snapshot or a file is gone.
     :raises TableError: a file does not fit the table.
     """
-    schema = _schema_at(table, plan_source.pinned.snapshot_id)
+    schema = schema_at(table, plan_source.pinned.snapshot_id)
     tasks = added_tasks(table, changes.added, changes.masks, keep=keep, drop=drop)
-    return _source_read(table, name, schema, tasks, event_time=event_time, keep=keep, drop=drop)
+    return source_read(table, name, schema, tasks, event_time=event_time, keep=keep, drop=drop)
 
 
 def read_ranges(
@@ -68,20 +70,46 @@ def read_ranges(
     :raises PlanExpired: the snapshot or a file is gone.
     :raises TableError: a file does not fit the table, or equality deletes apply.
     """
-    of_snapshot = _schema_at(table, snapshot_id)
+    of_snapshot = schema_at(table, snapshot_id)
     schema = of_snapshot if schema is None else schema
     snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
     column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
     tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=keep)
-    return _source_read(table, name, schema, tasks, event_time=event_time, keep=keep)
+    return source_read(table, name, schema, tasks, event_time=event_time, keep=keep)
+
+
+def read_keys(
+    table: Table,
+    name: str,
+    snapshot_id: int | None,
+    *,
+    keys: KeySet,
+    columns: Sequence[str],
+    event_time: str | None,
+    within: EventRanges | None,
+) -> SourceRead:
+    """Return all rows of given keys in a snapshot.
+
+    :param columns: the source's columns that hold the key, in the order of the keys' columns.
+    :param within: event times all rows of the keys are known to have; None looks everywhere.
+    :raises PlanExpired: the snapshot or a file is gone.
+    :raises TableError: a key column is missing, or a file does not fit the table.
+    """
+    schema = schema_at(table, snapshot_id)
+    index = KeyIndex.of(table, columns, schema, keys)
+    snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
+    column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
+    tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=within)
+    read = source_read(table, name, schema, [t for t in tasks if index.may_hold(t.file)], event_time=event_time)
+    return attrs.evolve(read, keys=KeyFilter(columns=tuple(columns), keys=keys.rows))
 
 
 def read_files(table: Table, name: str, files: Sequence[DataFile], *, event_time: str | None = None) -> SourceRead:
     """Return the rows of given data files that have no row-level deletes, under the table's current schema."""
-    return _source_read(table, name, table.schema(), [FileScanTask(f) for f in files], event_time=event_time)
+    return source_read(table, name, table.schema(), [FileScanTask(f) for f in files], event_time=event_time)
 
 
-def _schema_at(table: Table, snapshot_id: int | None) -> Schema:
+def schema_at(table: Table, snapshot_id: int | None) -> Schema:
     """Return the schema of a snapshot: a replayed plan sees the same columns, whatever was added to the table since."""
     if snapshot_id is None:
         return table.schema()
@@ -95,7 +123,7 @@ def _schema_at(table: Table, snapshot_id: int | None) -> Schema:
     return table.schemas().get(snapshot.schema_id, table.schema()) if snapshot.schema_id is not None else table.schema()
 
 
-def _source_read(
+def source_read(
     table: Table,
     name: str,
     schema: Schema,
@@ -105,6 +133,7 @@ def _source_read(
     keep: EventRanges | None = None,
     drop: EventRanges | None = None,
 ) -> SourceRead:
+    """Return the rows of files under a schema, bound to a name."""
     plain, rest = _split(table, schema, tasks)
     parts = []
     if plain:

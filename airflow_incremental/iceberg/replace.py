@@ -1,7 +1,7 @@
 """Which live files of the target a replaced set touches: wholly inside (dropped) or straddling (rewritten without the inside).
 
-The replaced set is the plan's ranges within the process's scope, never the partitions of the output, so that a range for which the
-transform returns no row is emptied, and files of an older, coarser partitioning are cut exactly.
+The replaced set is the plan's ranges (or the changed keys) within the process's scope, never the partitions of the output, so
+that a range for which the transform returns no row is emptied, and files of an older, coarser partitioning are cut exactly.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import attrs
+import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.expressions import (
     AlwaysTrue,
     And,
@@ -23,7 +26,8 @@ from pyiceberg.expressions import (
 )
 from pyiceberg.expressions.visitors import inclusive_projection, manifest_evaluator
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent
-from pyiceberg.table import Table
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, IcebergType, TimestamptzType
@@ -33,7 +37,9 @@ from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile
-from airflow_incremental.iceberg.masks import Scope
+from airflow_incremental.iceberg.keys import KeyIndex, KeySet
+from airflow_incremental.iceberg.masks import Scope, inside
+from airflow_incremental.iceberg.rows import row_batches
 
 #: More ranges than this are merged for pruning manifests; each file is still judged by the exact ranges.
 _PRUNING_RANGES = 32
@@ -48,43 +54,94 @@ class Touched:
     whole: bool
 
 
-def live_in(table: Table, *, event_time: str | None, ranges: EventRanges, scope: Scope) -> Iterator[Touched]:
-    """Yield the data files on ``main`` that may hold rows of the ranges and scope; only manifests that can list some are read."""
-    ref = table.metadata.refs.get(MAIN_BRANCH)
-    head = table.current_snapshot()
-    if ref is None or head is None or not ranges:
-        return
-    schema, specs = table.schema(), table.metadata.specs()
-    row_filter = range_filter(
-        schema.find_field(event_time).field_type if event_time else None, event_time, ranges, scope
-    )
-    evaluators = {
-        spec_id: manifest_evaluator(spec, schema, inclusive_projection(schema, spec)(row_filter), case_sensitive=True)
-        for spec_id, spec in specs.items()
-    }
-    column = EventColumn.of(table, event_time) if event_time else None
-    for manifest in head.manifests(table.io):
-        if manifest.content != ManifestContent.DATA or not evaluators[manifest.partition_spec_id](manifest):
-            continue
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            if entry.data_file.content != DataFileContent.DATA:
+@attrs.frozen(kw_only=True, eq=False)
+class RowSet:
+    """Rows of a target by event time, scope and key, asked which files hold some of them and which rows they are."""
+
+    table: Table
+    event_time: str | None
+    ranges: EventRanges
+    scope: Scope
+    keys: KeySet | None
+    #: Columns of the table that hold the keys.
+    key_columns: tuple[str, ...]
+    _column: EventColumn | None
+    _index: KeyIndex | None
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        *,
+        event_time: str | None,
+        ranges: EventRanges,
+        scope: Scope,
+        keys: KeySet | None = None,
+    ) -> RowSet:
+        """Return the rows that are in the ranges, in the scope and, if keys are given, of one of them.
+
+        :param keys: under the names of the table's columns.
+        """
+        columns = () if keys is None else tuple(keys.rows.column_names)
+        return cls(
+            table=table,
+            event_time=event_time,
+            ranges=ranges,
+            scope=scope,
+            keys=keys,
+            key_columns=columns,
+            column=EventColumn.of(table, event_time) if event_time else None,
+            index=None if keys is None else KeyIndex.of(table, columns, table.schema(), keys),
+        )
+
+    def live(self) -> Iterator[Touched]:
+        """Yield the data files on ``main`` that may hold such rows; only manifests that can list some are read."""
+        table, head = self.table, self.table.current_snapshot()
+        if MAIN_BRANCH not in table.metadata.refs or head is None or not self.ranges:
+            return
+        schema, specs = table.schema(), table.metadata.specs()
+        kind = schema.find_field(self.event_time).field_type if self.event_time else None
+        row_filter = range_filter(kind, self.event_time, self.ranges, self.scope)
+        evaluators = {
+            spec_id: manifest_evaluator(
+                spec, schema, inclusive_projection(schema, spec)(row_filter), case_sensitive=True
+            )
+            for spec_id, spec in specs.items()
+        }
+        for manifest in head.manifests(table.io):
+            if manifest.content != ManifestContent.DATA or not evaluators[manifest.partition_spec_id](manifest):
                 continue
-            held = holds(table, entry.data_file, manifest.partition_spec_id, column=column, ranges=ranges, scope=scope)
-            if held is not False:
-                yield Touched(LiveFile(manifest, entry), whole=held is True)
+            for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+                if entry.data_file.content != DataFileContent.DATA:
+                    continue
+                held = self.holds(entry.data_file, manifest.partition_spec_id)
+                if held is not False:
+                    yield Touched(LiveFile(manifest, entry), whole=held is True)
 
+    def holds(self, file: DataFile, spec_id: int) -> bool | None:
+        """Say whether all (True), none (False) or perhaps some (None) of a file's rows are in the set, by its metadata."""
+        scoped = _in_scope(self.table, file, spec_id, self.scope)
+        if scoped is False:
+            return False
+        ranged = _in_ranges(file, spec_id, self._column, self.ranges)
+        if ranged is False:
+            return False
+        if self._index is not None:
+            return None if file.content == DataFileContent.DATA and self._index.may_hold(file) else False
+        return True if scoped and ranged else None
 
-def holds(
-    table: Table, file: DataFile, spec_id: int, *, column: EventColumn | None, ranges: EventRanges, scope: Scope
-) -> bool | None:
-    """Say whether all (True), none (False) or perhaps some (None) of a file's rows are in the ranges and the scope."""
-    scoped = _in_scope(table, file, spec_id, scope)
-    if scoped is False:
-        return False
-    ranged = _in_ranges(file, spec_id, column, ranges)
-    if ranged is False:
-        return False
-    return True if scoped and ranged else None
+    def mask(self, batch: pa.RecordBatch | pa.Table) -> Any:
+        """Return a boolean array that says of each row whether it is in the set."""
+        found = inside(batch, self.event_time, self.ranges, self.scope)
+        return found if self.keys is None else pc.and_(found, self.keys.mask(batch, self.key_columns))
+
+    def occurs(self, task: FileScanTask) -> bool:
+        """Say whether a file holds a row of the set, reading no more than the columns that tell."""
+        ranged = not self.ranges.is_everything and self.event_time is not None
+        names = {*self.key_columns, *(self.scope or ()), *([self.event_time] if ranged else [])}
+        schema = self.table.schema()
+        told = Schema(*(f for f in schema.fields if f.name in names))
+        return any(pc.any(self.mask(batch)).as_py() for batch in row_batches(self.table, told, [task]))
 
 
 def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool | None:

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.ranges import EPOCH, MAX_TIME, MICROSECOND, MIN_TIME, EventRanges, format_time
 from airflow_incremental.core.tables import ScopeValue
+from airflow_incremental.iceberg.keys import KeySet
 from airflow_incremental.iceberg.masks import has_value
 
 _DAY_MICROS = 86_400_000_000
@@ -38,6 +39,10 @@ class RowCheck:
     event_time: str | None = None
     ranges: EventRanges | None = None
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
+    #: Columns of the target that make up its keys; none of them may be null.
+    key_columns: tuple[str, ...] = ()
+    #: The keys whose rows the session replaces; None allows all.
+    keys: KeySet | None = None
 
     def check(self, batch: pa.RecordBatch) -> None:
         """Refuse a batch with a row outside.
@@ -48,6 +53,28 @@ class RowCheck:
             self._check_scope(batch, column, values)
         if self.event_time is not None and self.ranges is not None:
             self._check_times(batch, self.event_time, self.ranges)
+        if self.key_columns:
+            self._check_keys(batch)
+
+    def _check_keys(self, batch: pa.RecordBatch) -> None:
+        for column in self.key_columns:
+            nulls = batch.column(column).null_count
+            if nulls:
+                raise TransformError(
+                    f"the transform returned {nulls:,} rows (of {batch.num_rows:,} in one batch) whose key {column!r} is null",
+                    expected="a key in every row",
+                    hint=f"filter with {column} IS NOT NULL, or choose other keys",
+                )
+        if self.keys is None:
+            return
+        outside = batch.num_rows - (pc.sum(self.keys.mask(batch, self.key_columns)).as_py() or 0)
+        if outside:
+            raise TransformError(
+                f"the transform returned {outside:,} rows (of {batch.num_rows:,} in one batch) whose key "
+                f"({', '.join(self.key_columns)}) is none of the {len(self.keys):,} changed ones",
+                expected="rows of keys that the drivers' rows have: only those are replaced, others would be doubled",
+                hint="carry the keys of the drivers through unchanged; keys that only a lookup has make no rows of their own",
+            )
 
     @staticmethod
     def _check_scope(batch: pa.RecordBatch, column: str, values: Sequence[ScopeValue]) -> None:

@@ -16,10 +16,8 @@ from pyiceberg.table import FileScanTask
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg import naming
-from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import snapshot_index
-from airflow_incremental.iceberg.masks import inside
-from airflow_incremental.iceberg.replace import holds
+from airflow_incremental.iceberg.replace import RowSet
 from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.seal import Output
 
@@ -132,15 +130,12 @@ def _check(
 
 def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *, within: EventRanges) -> int:
     """Count a file's rows outside ranges and the plan's scope, by its bounds or, where they cannot tell, by reading it."""
-    column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
-    held = holds(table, file, file.spec_id, column=column, ranges=within, scope=plan.scope)
+    allowed = RowSet.of(table, event_time=spec.target.event_time, ranges=within, scope=plan.scope)
+    held = allowed.holds(file, file.spec_id)
     if held is not None:
         return 0 if held else file.record_count
     batches = row_batches(table, table.schema(), [FileScanTask(file)])
-    return sum(
-        batch.num_rows - (pc.sum(inside(batch, spec.target.event_time, within, plan.scope)).as_py() or 0)
-        for batch in batches
-    )
+    return sum(batch.num_rows - (pc.sum(allowed.mask(batch)).as_py() or 0) for batch in batches)
 
 
 def _refused(branch: str, found: str, expected: str, hint: str) -> TransformError:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile, ManifestContent, ManifestEntryStatus
-from pyiceberg.table import Table
+from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
@@ -27,19 +27,19 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
-from airflow_incremental.core.errors import TargetChanged, WatermarkLost
+from airflow_incremental.core.changes import FileChange
+from airflow_incremental.core.errors import IncrementalError, TargetChanged, WatermarkLost
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.ranges import MIN_TIME, EventRanges, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
-from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.build import LiveFile, build_snapshot, snapshot_index
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.iceberg.keys import KeySet
 from airflow_incremental.iceberg.lineage import position_of
 from airflow_incremental.iceberg.locks import Begin, check_base, check_owned
-from airflow_incremental.iceberg.masks import inside
-from airflow_incremental.iceberg.replace import Touched, holds, live_in
+from airflow_incremental.iceberg.replace import RowSet, Touched
 from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.scan import RowDeletesIndex, row_deletes
 from airflow_incremental.iceberg.state import SEALED
@@ -125,9 +125,12 @@ def seal(
     begin: Begin,
     output: Output,
     *,
+    keys: KeySet | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Sealed:
     """Put the output on current ``main`` as one snapshot on the data branch, and return it.
+
+    :param keys: the keys whose rows are replaced, where the plan replaces rows by key.
 
     :raises SessionSuperseded: the session does not hold the lock any more.
     :raises TargetChanged: others changed rows, schema, spec or watermark that the session depends on.
@@ -144,7 +147,7 @@ def seal(
         check_owned(table, begin)
         check_base(table, plan)
         check_shape(table, output, plan)
-        check_conflicts(table, spec, plan)
+        check_conflicts(table, spec, plan, keys)
         head = snapshot_index(table)[table.metadata.refs[MAIN_BRANCH].snapshot_id]
         earlier = find_sealed(table, plan)
         if earlier is not None and (earlier.parent, earlier.output.write_id, earlier.owner) == (
@@ -156,9 +159,9 @@ def seal(
         dropped: list[LiveFile] = []
         kept: list[DataFile] = []
         deletes = row_deletes(table, head)
-        touched = live_in(table, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope)
-        for item in touched:
-            rest = _outside(table, spec, plan, item=item, deletes=deletes, done=rewritten, kept_id=kept_id)
+        replaced = _row_set(table, spec, plan, plan.replaced, keys)
+        for item in replaced.live():
+            rest = _outside(replaced, item, deletes=deletes, done=rewritten, kept_id=kept_id)
             if rest is None:
                 continue
             dropped.append(item.live)
@@ -235,13 +238,13 @@ def check_shape(table: Table, output: Output, plan: Plan) -> None:
         )
 
 
-def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
+def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan, keys: KeySet | None = None) -> None:
     """Raise TargetChanged if others changed rows that the session replaces, or reads as state, since it was planned.
 
     Compaction is no change.
     """
     head = table.metadata.refs[MAIN_BRANCH].snapshot_id
-    if head == plan.main or not plan.replaced:
+    if head == plan.main or not (plan.replaced or plan.keys):
         return
     index = snapshot_index(table)
     base = index.get(plan.main)
@@ -258,23 +261,36 @@ def check_conflicts(table: Table, spec: ProcessSpec, plan: Plan) -> None:
         )
     except WatermarkLost as error:
         raise _untold(plan, error.found) from error
-    column = EventColumn.of(table, spec.target.event_time) if spec.target.event_time else None
     watched, span = plan.replaced, plan.replaced.span()
     if spec.state is not None and span is not None:
         watched = EventRanges((TimeRange(MIN_TIME, span.end),))
+    rows = _row_set(table, spec, plan, watched, keys)
     touching = [
-        c
-        for c in (*changes.added, *changes.removed, *changes.deletes)
-        if holds(table, c.handle, c.spec_id, column=column, ranges=watched, scope=plan.scope) is not False
+        c for c in changes.files if rows.holds(c.handle, c.spec_id) is not False and (not keys or _has_keys(rows, c))
     ]
     if touching:
+        what = "keys" if plan.keys else "ranges"
         raise TargetChanged(
-            f"others changed {len(touching)} files of {plan.target} in the ranges session {plan.session} "
+            f"others changed {len(touching)} files of {plan.target} in the {what} session {plan.session} "
             f"{'replaces' if spec.state is None else 'replaces or reads as state'} "
-            f"({watched.coalesce(4)}), in snapshots {sorted({c.snapshot_id for c in touching})}",
-            expected="that only this process writes its ranges between plan and publish",
-            hint="retry the task; it plans anew on what is there now. If two writers share a range, give each its own scope",
+            f"({', '.join(plan.keys) or watched.coalesce(4)}), in snapshots {sorted({c.snapshot_id for c in touching})}",
+            expected=f"that only this process writes its {what} between plan and publish",
+            hint=f"retry the task; it plans anew on what is there now. If two writers share {what}, give each its own scope",
         )
+
+
+def _row_set(table: Table, spec: ProcessSpec, plan: Plan, ranges: EventRanges, keys: KeySet | None) -> RowSet:
+    if plan.keys and keys is None:
+        raise IncrementalError(
+            f"session {plan.session} replaces rows by key, and was given none", hint="report this as a bug"
+        )
+    ranges = EventRanges.everything() if plan.keys else ranges
+    return RowSet.of(table, event_time=spec.target.event_time, ranges=ranges, scope=plan.scope, keys=keys)
+
+
+def _has_keys(rows: RowSet, change: FileChange) -> bool:
+    """Say whether a file that others added or removed holds rows of the keys; unlike ranges, keys lie in most files' bounds."""
+    return change.kind == "deletes" or rows.occurs(FileScanTask(change.handle))
 
 
 def _untold(plan: Plan, why: str) -> TargetChanged:
@@ -285,11 +301,9 @@ def _untold(plan: Plan, why: str) -> TargetChanged:
 
 
 def _outside(
-    table: Table,
-    spec: ProcessSpec,
-    plan: Plan,
-    *,
+    replaced: RowSet,
     item: Touched,
+    *,
     deletes: RowDeletesIndex,
     done: dict[str, tuple[DataFile, ...] | None],
     kept_id: uuid.UUID,
@@ -300,21 +314,24 @@ def _outside(
     """
     if item.whole:
         return ()
-    path = item.live.file.file_path
+    path, table = item.live.file.file_path, replaced.table
     if path in done:
         return done[path]
+    task = deletes.task(item.live.file, item.live.entry.sequence_number or 0)
+    if replaced.keys is not None and not replaced.occurs(task):
+        done[path] = None
+        return None
     inner = 0
 
     def rest() -> Iterator[pa.RecordBatch]:
         nonlocal inner
         for batch in batches:
-            mask = inside(batch, spec.target.event_time, plan.replaced, plan.scope)
+            mask = replaced.mask(batch)
             found = pc.sum(mask).as_py() or 0
             inner += found
             if found < batch.num_rows:
                 yield batch.filter(pc.invert(mask))
 
-    task = deletes.task(item.live.file, item.live.entry.sequence_number or 0)
     batches = row_batches(table, table.schema(), [task])
     reader = pa.RecordBatchReader.from_batches(batches.schema, rest())
     written = write(table, reader, write_id=uuid.uuid5(kept_id, path), check=None)

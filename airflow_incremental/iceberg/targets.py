@@ -20,13 +20,14 @@ from pyiceberg.transforms import (
 )
 
 from airflow_incremental.core.errors import TableError, TargetNotEmpty
-from airflow_incremental.core.planning import TargetFacts
+from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergTarget, show_scope
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.replace import live_in
+from airflow_incremental.iceberg.keys import key_fields
+from airflow_incremental.iceberg.replace import RowSet
 
 #: The one format version that pyiceberg can write and that has the sequence numbers a session relies on.
 FORMAT_VERSION = 2
@@ -82,7 +83,7 @@ def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
     """Check that the target can take what the process declares, and return what planning needs to know of it."""
     check_format(table)
     grain = target_grain(table, spec.target)
-    if spec.replaces and grain is None:
+    if spec.replaces_ranges and grain is None:
         fields = ", ".join(f"{f.transform}({f.name})" for f in table.spec().fields) or "nothing"
         raise TableError(
             f"the target {spec.target.table} is not partitioned by its event time {spec.target.event_time!r} but by {fields}",
@@ -97,12 +98,13 @@ def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
                 expected=f"one of {', '.join(table.schema().column_names)}",
                 hint="correct the keys of state",
             )
-    replaced = spec.target.event_time if spec.replaces else None
+    replaced = spec.target.event_time if spec.replaces_ranges else None
     return TargetFacts(
         table_uuid=str(table.metadata.table_uuid),
         main=table.metadata.refs[MAIN_BRANCH].snapshot_id,
         grain=grain,
         event_field=EventColumn.of(table, replaced).field_id if replaced is not None else None,
+        key_fields=tuple(f.field_id for f in key_fields(table, spec.keys, table.schema(), what="target")),
     )
 
 
@@ -111,7 +113,8 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
     head = table.metadata.refs.get(MAIN_BRANCH)
     if head is None or spec.initial.adopt:
         return
-    if any(True for _ in live_in(table, event_time=None, ranges=EventRanges.everything(), scope=spec.target.scope)):
+    owned = RowSet.of(table, event_time=None, ranges=EventRanges.everything(), scope=spec.target.scope)
+    if any(True for _ in owned.live()):
         raise TargetNotEmpty(
             f"process {spec.process!r} never published to {spec.target.table}, but the table "
             + (f"holds rows in its scope {show_scope(spec.target.scope)}" if spec.target.scope else "is not empty"),

@@ -6,6 +6,7 @@ the task, on the rendered values.
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -43,6 +44,8 @@ SPEC_FIELDS = (
     "on_missing_bounds",
     "state",
     "step",
+    "keys",
+    "key_horizon",
 )
 _POLICIES = {
     "mode": Mode,
@@ -71,6 +74,8 @@ def plain(value: Any) -> Any:
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
     return initial_as_plain(value)
 
 

@@ -55,7 +55,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param sources: name in the transform -> :class:`~airflow_incremental.IcebergSource` (or a mapping of its arguments).
     :param target: :class:`~airflow_incremental.IcebergTarget` (or a mapping of its arguments).
     :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range on the source rows of the same
-        range) or ``stateful`` (it depends on what came before, too).
+        range), ``stateful`` (it depends on what came before, too) or ``merge`` (it depends on all source rows of its key).
     :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
         finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation. It
         reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
@@ -72,6 +72,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         ``"latest_by(<key column>, ...)"``, or None for nothing.
     :param step: ``stateful`` only: ``hour``, ``day``, ``month`` or ``year`` in which the transform runs, in order, each seeing the
         state the last one left; None runs it once over the whole range.
+    :param keys: ``merge`` only: the columns of the target that make up a key; the transform reads all source rows of the keys that
+        changed, and their target rows are replaced by what it returns.
+    :param key_horizon: ``merge`` only: how far apart in event time the source rows of one key can be at most, a timedelta or
+        seconds; None searches all files whose bounds or buckets may hold a changed key.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
@@ -118,6 +122,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         on_missing_bounds: OnMissingBounds = "read",
         state: str | None = None,
         step: Step | None = None,
+        keys: Sequence[str] = (),
+        key_horizon: dt.timedelta | float | None = None,
         when_busy: WhenBusy = "wait",
         on_no_change: OnNoChange = "succeed",
         poll_interval: float = 30,
@@ -145,6 +151,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_missing_bounds = on_missing_bounds
         self.state = state
         self.step = step
+        self.keys = plain(keys)
+        self.key_horizon = plain(key_horizon)
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
         self.stage = one_of(stage, Stage, what="stage")

@@ -87,6 +87,24 @@ def source_facts(
     )
 
 
+def facts_between(
+    process: Process, name: str, *, base: SourcePosition | None, pinned: SourcePosition | None
+) -> SourceFacts:
+    """Return what changed in a source between two positions that were consumed.
+
+    :param pinned: None reads up to the head, as lookups and sources that were added since are read.
+    :raises WatermarkLost: the first cannot be tied to the second.
+    :raises PlanExpired: the second is gone.
+    """
+    source = process.spec.sources[name]
+    table = load_table(process.catalog, source.table, role="source")
+    found = position_of(table, head_of(table, source.branch)) if pinned is None else pinned
+    if source.role == "lookup":
+        return SourceFacts(base=None, pinned=found, changes=ChangeSet(derivation="unchanged"))
+    changes = _detect(process, name, table, base=base, head=found.snapshot_id, grain=None)
+    return SourceFacts(base=base, pinned=found, changes=changes)
+
+
 def _start(process: Process, name: str, table: Table) -> Snapshot | None:
     """Return the snapshot a first run starts after, as ``initial`` names it by id or by time."""
     source = process.spec.sources[name]
@@ -114,7 +132,7 @@ def _detect(
 ) -> ChangeSet:
     spec = process.spec
     # A first run into an empty target may take everything between the ends; adopted rows must not be replaced by chance.
-    exact = grain if (base is not None or spec.initial.adopt) and spec.replaces else None
+    exact = grain if (base is not None or spec.initial.adopt) and spec.replaces_ranges else None
     return detect(
         table,
         base,

@@ -28,20 +28,24 @@ if TYPE_CHECKING:
     from airflow_incremental.core.plan import Plan
     from airflow_incremental.core.reads import SourceRead
     from airflow_incremental.engines.transform import Transform
+    from airflow_incremental.iceberg.keys import KeySet
     from airflow_incremental.sessions.process import Process, Session
 
 log = logging.getLogger(__name__)
 
 
-def produce(session: Session, target: Table, fingerprint: str) -> Output:
+def produce(session: Session, target: Table, fingerprint: str, keys: KeySet | None = None) -> Output:
     """Produce the session's data files, which nothing refers to yet.
 
     :param fingerprint: of the transform, taken before it runs.
+    :param keys: the keys that are computed, for a plan that replaces rows by key.
     """
     process, plan = session.process, session.plan
     if process.transform is None:
         return collect(target, process.spec, plan)
-    producer = _Producer(session=session, target=target, transform=process.transform, fingerprint=fingerprint)
+    producer = _Producer(
+        session=session, target=target, transform=process.transform, fingerprint=fingerprint, keys=keys
+    )
     write_id, files = producer.in_steps() if plan.mode == "stateful" else producer.at_once()
     return Output(
         files=files,
@@ -58,6 +62,7 @@ class _Producer:
     target: Table
     transform: Transform
     fingerprint: str
+    keys: KeySet | None
 
     @property
     def process(self) -> Process:
@@ -70,7 +75,7 @@ class _Producer:
     def at_once(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
         """Run the transform over all that is planned."""
         write_id = uuid.uuid4()
-        return write_id, self._run(self.plan, source_reads(self.process, self.plan), write_id)
+        return write_id, self._run(self.plan, source_reads(self.process, self.plan, keys=self.keys), write_id)
 
     def in_steps(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
         """Run the transform over the steps of the planned range, in order, each seeing the state the last one left.
@@ -120,8 +125,10 @@ class _Producer:
         event_time = self.process.spec.target.event_time
         check = RowCheck(
             event_time=event_time,
-            ranges=plan.read if not plan.reads_added_rows and not plan.read.is_everything else None,
+            ranges=plan.read if not (plan.reads_added_rows or plan.keys or plan.read.is_everything) else None,
             scope=plan.scope,
+            key_columns=self.process.spec.keys,
+            keys=self.keys,
         )
         started = time.monotonic()
         with self.process.engine.run(

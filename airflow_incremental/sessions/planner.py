@@ -12,14 +12,16 @@ from airflow_incremental.audits.compile import measures_of
 from airflow_incremental.audits.run import check_queries
 from airflow_incremental.core.declared import check_target_declared
 from airflow_incremental.core.errors import (
+    ArgumentError,
     ForeignSession,
     SessionBusy,
     TableError,
     TargetChanged,
     WatermarkLost,
 )
+from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.plan import Owner, Plan
-from airflow_incremental.core.planning import NothingToDo, TargetFacts, make_plan
+from airflow_incremental.core.planning import NothingToDo, make_plan
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg import naming
@@ -43,6 +45,7 @@ from airflow_incremental.iceberg.targets import (
     target_facts,
 )
 from airflow_incremental.sessions.facts import source_facts
+from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.reading import source_reads
@@ -127,6 +130,11 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     :raises AuditFailed: an audit does not fit the target's columns.
     """
     spec = resolve_scope(target, process.spec)
+    if spec.mode == "merge" and process.transform is None:
+        raise ArgumentError(
+            f"process {spec.process!r} has mode='merge' and no transform",
+            expected="a transform: which keys are replaced is found while it is loaded",
+        )
     process = attrs.evolve(process, spec=spec)
     now = dt.datetime.now(UTC)
     facts = target_facts(target, spec)
@@ -153,6 +161,8 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         sources = {
             name: source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
         }
+        if spec.mode == "merge":
+            sources = with_key_scans(process, sources)
     except WatermarkLost as error:
         if spec.on_lost_watermark != "reload":
             raise
@@ -175,7 +185,7 @@ def _last_publish(process: Process, target: Table, facts: TargetFacts) -> tuple[
     try:
         last = published(target, spec.process)
         if last is not None:
-            check_target_declared(spec, last, facts.event_field)
+            check_target_declared(spec, last, facts)
     except WatermarkLost as error:
         if spec.on_lost_watermark != "reload":
             raise

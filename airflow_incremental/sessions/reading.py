@@ -12,35 +12,44 @@ from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.reads import read_added, read_ranges
+from airflow_incremental.iceberg.reads import read_added, read_keys, read_ranges
 from airflow_incremental.sessions.process import Process
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
+    from airflow_incremental.core.changes import ChangeSet
+    from airflow_incremental.core.spec import ProcessSpec
+    from airflow_incremental.iceberg.keys import KeySet
 
-def source_reads(process: Process, plan: Plan, part: TimeRange | None = None) -> list[SourceRead]:
+
+def source_reads(
+    process: Process, plan: Plan, part: TimeRange | None = None, *, keys: KeySet | None = None
+) -> list[SourceRead]:
     """Return what each source name is bound to, exactly as the plan says.
 
     :param part: the part of the planned ranges that is computed, for a plan that is computed in parts.
+    :param keys: the keys that are computed, for a plan that replaces rows by key.
     :raises PlanExpired: a pinned snapshot is gone, or what changed until it reads differently now.
     """
     found = []
     for source in plan.sources:
-        table = load_table(process.catalog, source.table, role="source")
-        if str(table.metadata.table_uuid) != source.pinned.table_uuid:
-            raise PlanExpired(
-                f"source {source.name!r} ({source.table}) was replaced since session {plan.session} was planned",
-                hint="retry the task; it plans anew",
-            )
+        table = _table(process, plan, source)
         if source.derivation == "lookup":
             found.append(_ranges(process, source, table, None))
         elif plan.reads_added_rows:
-            found.append(_added(process, plan, source, table))
+            found.append(_added(process, plan, source))
+        elif keys is not None:
+            found.append(_of_keys(process, plan, source, table, keys))
         else:
             ranges = plan.read if part is None else EventRanges((part,))
             found.append(_ranges(process, source, table, None if ranges.is_everything else ranges))
     return found
+
+
+def key_columns(spec: ProcessSpec, name: str) -> tuple[str, ...]:
+    """Return the columns of a source that hold the process's keys."""
+    return spec.sources[name].key_columns or spec.keys
 
 
 def _ranges(process: Process, source: SourcePlan, table: Table, keep: EventRanges | None) -> SourceRead:
@@ -48,9 +57,37 @@ def _ranges(process: Process, source: SourcePlan, table: Table, keep: EventRange
     return read_ranges(table, source.name, source.pinned.snapshot_id, event_time=event_time, keep=keep)
 
 
-def _added(process: Process, plan: Plan, source: SourcePlan, table: Table) -> SourceRead:
-    """Return the added rows; where ranges are recomputed as well, the rows of those ranges come whole instead."""
+def _table(process: Process, plan: Plan, source: SourcePlan) -> Table:
+    table = load_table(process.catalog, source.table, role="source")
+    if str(table.metadata.table_uuid) != source.pinned.table_uuid:
+        raise PlanExpired(
+            f"source {source.name!r} ({source.table}) was replaced since session {plan.session} was planned",
+            hint="retry the task; it plans anew",
+        )
+    return table
+
+
+def _of_keys(process: Process, plan: Plan, source: SourcePlan, table: Table, keys: KeySet) -> SourceRead:
+    """Return all rows of the keys; where their horizon is known, no file farther from the changes is looked into."""
     spec = process.spec
+    changed = EventRanges.union_of(s.changed for s in plan.sources if s.derivation != "lookup")
+    return read_keys(
+        table,
+        source.name,
+        source.pinned.snapshot_id,
+        keys=keys,
+        columns=key_columns(spec, source.name),
+        event_time=spec.sources[source.name].event_time,
+        within=None if spec.key_horizon is None else changed.widened(spec.key_horizon),
+    )
+
+
+def pinned_changes(process: Process, plan: Plan, source: SourcePlan) -> tuple[ChangeSet, Table]:
+    """Return what changed in a driver between the plan's two positions, and its table.
+
+    :raises PlanExpired: it cannot be found any more, or it is something else than was planned.
+    """
+    spec, table = process.spec, _table(process, plan, source)
     try:
         changes = detect(
             table,
@@ -67,14 +104,21 @@ def _added(process: Process, plan: Plan, source: SourcePlan, table: Table) -> So
             f"what session {plan.session} planned to read cannot be found any more: {error.found}",
             hint="retry the task; it plans anew",
         ) from error
-    changes, _, _ = changes.without_rewrites()
+    if plan.reads_added_rows:
+        changes, _, _ = changes.without_rewrites()
     if changes.digest != source.digest:
         raise PlanExpired(
             f"source {source.name!r} ({source.table}) shows other files between the planned snapshots than when session "
             f"{plan.session} was planned",
             hint="retry the task; it plans anew",
         )
-    event_time = spec.sources[source.name].event_time
+    return changes, table
+
+
+def _added(process: Process, plan: Plan, source: SourcePlan) -> SourceRead:
+    """Return the added rows; where ranges are recomputed as well, the rows of those ranges come whole instead."""
+    changes, table = pinned_changes(process, plan, source)
+    event_time = process.spec.sources[source.name].event_time
     added = read_added(table, source.name, source, changes, event_time=event_time, drop=plan.replaced or None)
     if not plan.replaced:
         return added

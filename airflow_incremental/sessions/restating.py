@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import attrs
+
 from airflow_incremental.core.declared import check_target_declared
-from airflow_incremental.core.errors import WatermarkLost
+from airflow_incremental.core.errors import PlanExpired, WatermarkLost
+from airflow_incremental.core.facts import TargetFacts
+from airflow_incremental.core.parts import SourceFacts
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.planning import TargetFacts, make_restatement
+from airflow_incremental.core.planning import make_restatement
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.spec import Initial, ProcessSpec
-from airflow_incremental.core.watermark import Published
+from airflow_incremental.core.watermark import Published, SourcePosition
+from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of
 from airflow_incremental.iceberg.seal import SUMMARY_RANGES
 from airflow_incremental.iceberg.sharing import has_others
-from airflow_incremental.iceberg.state import published
+from airflow_incremental.iceberg.state import publish_of_session, published
+from airflow_incremental.sessions.facts import facts_between
+from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.process import Process
 
 if TYPE_CHECKING:
@@ -28,53 +36,108 @@ log = logging.getLogger(__name__)
 
 def restatement(process: Process, target: Table, facts: TargetFacts, mine: Published, now: dt.datetime) -> Plan | None:
     """Plan what a cleared run asks for: to compute again what its session wrote. None if that cannot be expressed."""
-    spec = process.spec
     try:
-        last = published(target, spec.process)
+        last = published(target, process.spec.process)
         if last is not None:
-            check_target_declared(spec, last, facts.event_field)
+            check_target_declared(process.spec, last, facts)
     except WatermarkLost:
         return None  # the plan that is made instead says so, or reloads
-    ranges = EventRanges.from_json(mine.ranges)
-    if last is None or not ranges or not spec.keeps_event_time or facts.grain is None:
-        log.warning(
-            "this run was cleared, but what session %s wrote cannot be computed again by range; planning anew",
-            mine.session,
-        )
+    if last is None:
         return None
-    if any(name not in last.watermark.positions for name in spec.drivers):
-        log.warning("this run was cleared, but a source was added since; planning anew")
-        return None
-    if _holds_other_rows(target, spec, ranges):
-        log.warning(
-            "this run was cleared, but what it wrote lies among rows that cannot be computed again from the sources as they are; "
-            "planning anew"
-        )
-        return None
-    pinned = {}
-    for name, source in spec.sources.items():
-        table = load_table(process.catalog, source.table, role="source")
-        if source.role == "lookup":
+    cleared = _Cleared(process=process, target=target, facts=facts, mine=mine, last=last, now=now)
+    return cleared.of_keys() if process.spec.mode == "merge" else cleared.of_ranges()
+
+
+@attrs.frozen(kw_only=True)
+class _Cleared:
+    process: Process
+    target: Table
+    facts: TargetFacts
+    #: What the run published, and where the process stands.
+    mine: Published
+    last: Published
+    now: dt.datetime
+
+    @property
+    def spec(self) -> ProcessSpec:
+        return self.process.spec
+
+    @property
+    def reason(self) -> str:
+        return f"the run was cleared: what session {self.mine.session} wrote is computed again"
+
+    def of_ranges(self) -> Plan | None:
+        """Plan the ranges that were written, as of the watermark."""
+        spec, ranges = self.spec, EventRanges.from_json(self.mine.ranges)
+        if not ranges or not spec.keeps_event_time or self.facts.grain is None:
+            return self._anew(f"what session {self.mine.session} wrote cannot be computed again by range")
+        if any(name not in self.last.watermark.positions for name in spec.drivers):
+            return self._anew("a source was added since")
+        if _holds_other_rows(self.target, spec, ranges):
+            return self._anew(
+                "what it wrote lies among rows that cannot be computed again from the sources as they are"
+            )
+        pinned: dict[str, SourcePosition] = {}
+        for name, source in spec.sources.items():
+            table = load_table(self.process.catalog, source.table, role="source")
+            if source.role == "driver":
+                pinned[name] = self.last.watermark.positions[name]
+                snapshot_id = pinned[name].snapshot_id
+                if snapshot_id is None or SnapshotIndex(table.metadata).get(snapshot_id) is not None:
+                    continue
+                if spec.mode == "append":
+                    return self._anew(
+                        "the source snapshot of the watermark is expired, so nothing can be computed as of it"
+                    )
             pinned[name] = position_of(table, head_of(table, source.branch))
-            continue
-        pinned[name] = last.watermark.positions[name]
-        if pinned[name].snapshot_id is not None and SnapshotIndex(table.metadata).get(pinned[name].snapshot_id) is None:
-            if spec.mode == "append":
-                log.warning(
-                    "the source snapshot of the watermark is expired, so nothing can be computed again as of it; planning anew"
+        return self._plan(pinned, ranges)
+
+    def of_keys(self) -> Plan | None:
+        """Plan the keys that changed since before the session, as of the watermark: those it wrote, and what changed since."""
+        spec, before = self.spec, None
+        base_session = self.mine.summary.get(naming.BASE_SESSION)
+        if base_session:
+            before = publish_of_session(self.target, spec.process, base_session)
+            if before is None:
+                return self._anew("where it started from is expired")
+        positions = {} if before is None else before.watermark.positions
+        try:
+            changes = {
+                name: facts_between(
+                    self.process, name, base=positions.get(name), pinned=self.last.watermark.positions.get(name)
                 )
-                return None
-            pinned[name] = position_of(table, head_of(table, source.branch))
-    return make_restatement(
-        spec,
-        target=facts,
-        published=last,
-        pinned=pinned,
-        ranges=ranges,
-        owner=process.owner,
-        now=now,
-        reason=f"the run was cleared: what session {mine.session} wrote is computed again",
-    )
+                for name in spec.sources
+            }
+            changes = with_key_scans(self.process, changes)
+        except (PlanExpired, WatermarkLost) as error:
+            return self._anew(f"the keys it wrote cannot be found any more ({error.found})")
+        drivers = [changes[name].changes for name in spec.drivers]
+        if not any(drivers):
+            return self._anew("nothing had changed in its sources")
+        ranges = EventRanges.union_of(c.changed for c in drivers)
+        return self._plan({name: found.pinned for name, found in changes.items()}, ranges, changes)
+
+    def _plan(
+        self,
+        pinned: Mapping[str, SourcePosition],
+        ranges: EventRanges,
+        changes: Mapping[str, SourceFacts] | None = None,
+    ) -> Plan:
+        return make_restatement(
+            self.spec,
+            target=self.facts,
+            published=self.last,
+            pinned=pinned,
+            ranges=ranges,
+            owner=self.process.owner,
+            now=self.now,
+            reason=self.reason,
+            changes=changes,
+        )
+
+    @staticmethod
+    def _anew(why: str) -> None:
+        log.warning("this run was cleared, but %s; planning anew", why)
 
 
 def _holds_other_rows(target: Table, spec: ProcessSpec, ranges: EventRanges) -> bool:

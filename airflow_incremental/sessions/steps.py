@@ -21,6 +21,7 @@ from airflow_incremental.iceberg.reads import read_files
 from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
+from airflow_incremental.sessions.keys import changed_keys
 from airflow_incremental.sessions.output import produce
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.planner import ended_as_declared_anew
@@ -93,8 +94,9 @@ def load(session: Session) -> Sealed:
         log.info("session %s is sealed already as snapshot %s", plan.session, sealed.snapshot_id)
         return sealed
     try:
-        output = produce(session, target, fingerprint)
-        sealed = commit_seal(process.catalog, process.spec, session.begin, output, progress=log.info)
+        keys = changed_keys(process, plan, target)
+        output = produce(session, target, fingerprint, keys)
+        sealed = commit_seal(process.catalog, process.spec, session.begin, output, keys=keys, progress=log.info)
     except (PlanExpired, TargetChanged) as error:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
         raise
@@ -207,9 +209,10 @@ def session_rows(target: Table, sealed: Sealed) -> SourceRead:
 
 
 def _reseal(session: Session, sealed: Sealed) -> Sealed:
-    process = session.process
+    process, plan = session.process, session.plan
     try:
-        return commit_seal(process.catalog, process.spec, session.begin, sealed.output, progress=log.info)
-    except TargetChanged as error:
+        keys = changed_keys(process, plan, load_table(process.catalog, plan.target, role="target"))
+        return commit_seal(process.catalog, process.spec, session.begin, sealed.output, keys=keys, progress=log.info)
+    except (PlanExpired, TargetChanged) as error:
         end_session(process.catalog, session.begin, keep=False, reason=error.found)
         raise

@@ -100,6 +100,12 @@ class IncrementalLoad(TaskGroup):
             **{name: value for name, value in given.items() if value is not None},
         )
         self.own_writes = transform is None
+        if self.own_writes and mode == "merge":
+            raise ArgumentError(
+                f"the group {group_id!r} has mode='merge' and transform=None",
+                expected="a transform: which keys are replaced is found while it is loaded",
+                hint="write the transform as SQL or a callable, or use mode='overwrite' with writes of your own",
+            )
         labels = {"plan": "plan", "load": "seal" if self.own_writes else "load", "audit": "audit", "publish": "publish"}
         extra = _arguments_by_stage(operator_args or {}, labels)
         shared = {

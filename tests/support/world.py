@@ -65,7 +65,9 @@ def create(
         with table.update_spec() as update:
             for transform, column in fields:
                 update.add_field(
-                    column, parse_transform(transform), f"{column}_{transform}" if transform != "identity" else column
+                    column,
+                    parse_transform(transform),
+                    f"{column}_{transform.rstrip(']').replace('[', '_')}" if transform != "identity" else column,
                 )
     return catalog.load_table(name)
 

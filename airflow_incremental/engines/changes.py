@@ -1,0 +1,39 @@
+"""The SQL of changed rows: what came less what went, so that rows of a rewritten file that stayed the same do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.engines.filters import quote
+
+_TIMES = "__incremental_times"
+
+
+def changed_query(added: SourceRead, removed: SourceRead) -> str:
+    """Return the SQL of the rows that are in one of two reads and not in the other, each with how often: above zero, it came.
+
+    Equal rows cancel each other out one by one; nulls are equal, and so are NaNs.
+    """
+    columns = ", ".join(quote(c) for c in added.schema.names)
+    if not removed.parts:
+        return f"SELECT {columns}, 1 AS {quote(_TIMES)} FROM {quote(added.name)}"  # noqa: S608
+    return (
+        f"SELECT {columns}, sum({quote(_TIMES)}) AS {quote(_TIMES)} FROM ("  # noqa: S608
+        f"SELECT {columns}, 1 AS {quote(_TIMES)} FROM {quote(added.name)} UNION ALL "
+        f"SELECT {columns}, -1 FROM {quote(removed.name)}) GROUP BY {columns} HAVING sum({quote(_TIMES)}) <> 0"
+    )
+
+
+def keys_query(added: SourceRead, removed: SourceRead, columns: Mapping[str, str]) -> str:
+    """Return the SQL of the distinct keys of changed rows.
+
+    :param columns: name in the result -> column of the reads.
+    """
+    wanted = ", ".join(f"{quote(column)} AS {quote(name)}" for name, column in columns.items())
+    return f"SELECT DISTINCT {wanted} FROM ({changed_query(added, removed)})"  # noqa: S608
+
+
+def null_keys_query(name: str, columns: Sequence[str]) -> str:
+    """Return the SQL that counts rows of a relation without a whole key."""
+    return f"SELECT count(*) AS n FROM {quote(name)} WHERE {' OR '.join(f'{quote(c)} IS NULL' for c in columns)}"  # noqa: S608

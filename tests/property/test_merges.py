@@ -1,0 +1,39 @@
+"""Random histories of a merge process: after every run each key's row is what a computation from all its source rows gives."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.property.histories import histories, rewrites, rollbacks
+from tests.property.test_sessions import ADOPT, play
+from tests.support.totals import Totals
+
+slow = settings(
+    max_examples=settings().max_examples * 2 // 5, suppress_health_check=[HealthCheck.too_slow], deadline=None
+)
+#: Keys, and partitions of the source and the target that tell something of them.
+SHAPES = st.sampled_from(
+    [
+        (("region",), (), ()),
+        (("region",), (("bucket[4]", "region"),), (("bucket[2]", "region"),)),
+        (("region", "ts"), (("day", "ts"),), (("identity", "region"),)),
+        (("ts", "region"), (("identity", "region"), ("truncate[8]", "id")), (("hour", "ts"),)),
+    ]
+)
+
+
+@slow
+@given(histories(rewrites, rollbacks), SHAPES, st.sampled_from(["1", "2"]))
+def test_merge(actions: list[Any], shape: tuple[Any, Any, Any], version: str) -> None:
+    keys, source_fields, target_fields = shape
+    with tempfile.TemporaryDirectory() as home:
+        world = Totals(
+            home=Path(home), keys=keys, source_fields=source_fields, target_fields=target_fields, policies=ADOPT
+        )
+        world.set_up_with(source_version=version)
+        play(world, actions)
