@@ -15,19 +15,20 @@ from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.sessions import steps
 from tests.support.balances import Balances
 from tests.support.killing import Child
+from tests.support.totals import Totals
 from tests.support.world import World
 
 NOW = dt.timedelta(0)
 
 
-MODES = pytest.mark.parametrize("mode", ["append", "overwrite", "stateful", "stateful in steps"])
+MODES = pytest.mark.parametrize("mode", ["append", "overwrite", "stateful", "stateful in steps", "merge"])
 
 
 def world_of(home: Path, mode: str) -> World:
     """A world with a process of the mode."""
     if mode.startswith("stateful"):
         return Balances(home=home, step="hour" if mode.endswith("steps") else None)
-    return World(home=home, mode=mode)
+    return Totals(home=home) if mode == "merge" else World(home=home, mode=mode)
 
 
 def run_session(home: Path, mode: str, run_id: str) -> None:
@@ -39,6 +40,7 @@ def prepared(home: Path, mode: str) -> World:
     """A world with one published session, and on-time and late rows that came since."""
     world = world_of(home, mode).set_up()
     world.land(0.1, 0.2, 1.5, 2.5)
+    world.land(0.3, region="us")
     steps.run(world.process("first"))
     world.check()
     world.land(1.7, 3.2)

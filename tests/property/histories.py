@@ -9,7 +9,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.update import AssertRefSnapshotId, SetSnapshotRefUpdate
 from pyiceberg.types import StringType
 
-from tests.support.tables import compact, expire
+from tests.support.tables import compact, delete_rows_by_position, expire
 from tests.support.world import World, hour, rows_table
 
 #: Event hours of ordinary rows; foreign rows on the target lie far beyond.
@@ -62,6 +62,18 @@ class Delete:
         rows = world.source_rows()
         if rows:
             world.source.delete(EqualTo("id", rows[self.nth % len(rows)][0]))
+
+
+@attrs.frozen
+class Hide:
+    """A row of the source is deleted by position (merge on read, which format version 1 does not have)."""
+
+    nth: int
+
+    def do(self, world: World) -> None:
+        rows = world.source_rows()
+        if rows:
+            delete_rows_by_position(world.source, [rows[self.nth % len(rows)][0]])
 
 
 @attrs.frozen
@@ -175,6 +187,7 @@ common = st.one_of(
     land, land, land, st.just(Compact()), st.just(AddColumn()), st.just(ForeignCommit()), st.just(CompactTarget())
 )
 rewrites = st.one_of(st.builds(Delete, st.integers(0, 50)), st.builds(Update, st.integers(0, 50), HOURS))
+hides = st.builds(Hide, st.integers(0, 50))
 rollbacks = st.builds(RollBack, st.integers(1, 3))
 repartition = st.builds(Repartition, st.sampled_from(["day", "hour"]))
 

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.property.histories import histories, rewrites, rollbacks
+from tests.property.histories import hides, histories, rewrites, rollbacks
 from tests.property.test_sessions import ADOPT, play
 from tests.support.totals import Totals
 
@@ -27,13 +27,24 @@ SHAPES = st.sampled_from(
 )
 
 
+def world_of(home: str, shape: tuple[Any, Any, Any]) -> Totals:
+    keys, source_fields, target_fields = shape
+    return Totals(home=Path(home), keys=keys, source_fields=source_fields, target_fields=target_fields, policies=ADOPT)
+
+
 @slow
 @given(histories(rewrites, rollbacks), SHAPES, st.sampled_from(["1", "2"]))
 def test_merge(actions: list[Any], shape: tuple[Any, Any, Any], version: str) -> None:
-    keys, source_fields, target_fields = shape
     with tempfile.TemporaryDirectory() as home:
-        world = Totals(
-            home=Path(home), keys=keys, source_fields=source_fields, target_fields=target_fields, policies=ADOPT
-        )
+        world = world_of(home, shape)
         world.set_up_with(source_version=version)
+        play(world, actions)
+
+
+@slow
+@given(histories(rewrites, hides, hides), SHAPES)
+def test_merge_of_rows_deleted_by_position(actions: list[Any], shape: tuple[Any, Any, Any]) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        world = world_of(home, shape)
+        world.set_up_with(source_version="2")
         play(world, actions)
