@@ -80,6 +80,9 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"target": IcebergTarget("raw.events")}, ["reads and writes 'raw.events'"]),
         ({"target": IcebergTarget("mart.sql")}, ["'mart.sql'", "the name of a file"]),
         ({"mode": "overwrite", "target": IcebergTarget("mart.result")}, ["no event_time", "mode='overwrite'"]),
+        ({"mode": "merge"}, ["mode='merge' and no keys", "keys=['customer_id']"]),
+        ({"keys": ["id"]}, ["mode='append' and keys"]),
+        ({"mode": "merge", "keys": ["id"], "key_horizon": "soon"}, ["key_horizon is 'soon'"]),
         ({"transform": None}, ["transform is None", "IncrementalLoad(..., transform=None)"]),
         ({"transform": ""}, ["transform is ''"]),
         ({"transform": 3}, ["transform is 3"]),
@@ -101,6 +104,7 @@ def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], 
     [
         {"mode": "{{ params.mode }}"},
         {"on_lost_watermark": "{{ params.policy }}"},
+        {"mode": "merge", "keys": "{{ params.keys }}", "key_horizon": "{{ params.horizon }}"},
         {"process": "load_{{ params.region }}"},
         {"initial": "{{ params.start }}"},
         {"sources": {"events": {"table": "{{ params.source }}"}}},
@@ -111,6 +115,13 @@ def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], 
 )
 def test_a_template_waits_until_it_is_rendered(changes: Mapping[str, Any]) -> None:
     assert make(**changes).task_id == "load"
+
+
+def test_keys_and_their_horizon_are_plain_values() -> None:
+    load = make(mode="merge", keys=("id", "region"), key_horizon=dt.timedelta(hours=1))
+    assert (load.keys, load.key_horizon) == (["id", "region"], 3600.0)
+    assert load.declared is not None
+    assert load.declared.key_horizon == dt.timedelta(hours=1)
 
 
 def test_what_another_task_returns_waits_too_and_makes_the_load_wait() -> None:

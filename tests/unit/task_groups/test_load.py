@@ -156,6 +156,11 @@ def test_a_group_that_nobody_writes_for_is_refused() -> None:
         pass
 
 
+def test_a_merge_without_a_transform_is_refused() -> None:
+    with new_dag(), pytest.raises(ArgumentError, match=r"mode='merge' and transform=None.*while it is loaded"):
+        IncrementalLoad("dim", **arguments(mode="merge", keys=["id"], transform=None))
+
+
 def test_a_group_with_a_transform_is_no_context() -> None:
     with (
         new_dag(),
