@@ -17,7 +17,7 @@ from airflow_incremental.core.parts import SourceFacts, SourcePart, lookup_part,
 from airflow_incremental.core.plan import Owner, Plan, PlanKind, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
-from airflow_incremental.core.stateful import range_to_compute
+from airflow_incremental.core.stateful import end_of, pending, range_to_compute
 from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
 
 #: Unit of "complete through" where the target has no event-time partitioning to take it from.
@@ -131,7 +131,7 @@ def make_restatement(
     """
     whole = ranges if ranges.is_everything else ranges.align(target.grain or DEFAULT_GRAIN)
     span, processed = whole.span(), published.watermark.processed_through
-    if spec.mode == "stateful" and span is not None and processed is not None:
+    if spec.mode == "stateful" and spec.catch_up == "whole_range" and span is not None and processed is not None:
         # What comes after depends on it.
         whole = EventRanges((TimeRange(span.start, max(processed, span.end)),))
     return Plan(
@@ -215,7 +215,7 @@ def _merge_work(spec: ProcessSpec, parts: Mapping[str, SourcePart], reload: str 
 def _stateful_work(
     spec: ProcessSpec, parts: Mapping[str, SourcePart], watermark: Watermark, *, before: Published | None, reload: bool
 ) -> tuple[_Work | None, Watermark]:
-    """Return the range to compute, and the watermark with how far the target is processed then."""
+    """Return the ranges to compute, and the watermark with how far the target is processed then."""
     complete = watermark.complete_through
     changed = EventRanges.union_of(p.affected for p in parts.values())
     if before is None and any(p.plan.derivation == "from_now" for p in parts.values()):
@@ -227,14 +227,18 @@ def _stateful_work(
             )
         return None, attrs.evolve(watermark, processed_through=complete)
     processed = before.watermark.processed_through if before is not None and not reload else None
-    found = range_to_compute(changed, complete=complete, processed=processed)
-    through = attrs.evolve(watermark, processed_through=processed if found is None else found.end)
-    computed = EventRanges() if found is None else EventRanges((found,))
+    if spec.catch_up == "missed":
+        computed = pending(changed, complete=complete, processed=processed)
+    else:
+        found = range_to_compute(changed, complete=complete, processed=processed)
+        computed = EventRanges() if found is None else EventRanges((found,))
+    end = end_of(complete=complete, processed=processed) if computed else processed
+    through = attrs.evolve(watermark, processed_through=end)
     if reload:
         # All of it goes, and what is complete comes again. Before anything is, the watermark stays lost.
         work = _Work(affected=computed, replaced=EventRanges.everything())
         return (None if complete is None else work), attrs.evolve(through, processed_through=complete)
-    if found is None:
+    if not computed:
         return None, through
     return _Work(affected=computed, replaced=computed, changed=changed.intersect(computed)), through
 

@@ -16,7 +16,7 @@ from airflow_incremental.core.literals import choice, is_template
 from airflow_incremental.core.merge import check_merge, parse_horizon, parse_keys
 from airflow_incremental.core.ranges import format_time, parse_time, utc
 from airflow_incremental.core.reads import PLAN_RANGES
-from airflow_incremental.core.stateful import STATE, State
+from airflow_incremental.core.stateful import STATE, CatchUp, State
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 
 Mode = Literal["append", "overwrite", "stateful", "merge"]
@@ -32,7 +32,8 @@ _SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def _state(value: Any) -> State | None:
-    return State.parse(value)
+    # Like any other argument, a template is carried along until it is rendered.
+    return value if is_template(value) else State.parse(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -121,6 +122,8 @@ class ProcessSpec:
         ``"latest_by(<key column>, ...)"`` or None for nothing, see :class:`~airflow_incremental.core.stateful.State`.
     :param step: ``stateful`` only: unit in which the transform runs over the range, in order, each run seeing the state the last
         one left; None runs it once over all of it.
+    :param catch_up: ``stateful`` only: ``whole_range`` computes everything from the first change on; ``missed`` only the units that
+        changed or are newly complete, which states that no unit depends on the ones before it, and takes no ``state``.
     :param initial: see :class:`Initial`.
     :param on_rewrite: ``append`` only: what to do when rows already consumed were changed or removed in the source.
     :param on_null_event_time: ``fail`` or ``own_range`` (rows without event time form a range of their own).
@@ -142,6 +145,7 @@ class ProcessSpec:
     step: Step | None = attrs.field(default=None, validator=attrs.validators.optional(choice(Step)))
     keys: tuple[str, ...] = attrs.field(default=(), converter=parse_keys)
     key_horizon: dt.timedelta | None = attrs.field(default=None, converter=parse_horizon)
+    catch_up: CatchUp = attrs.field(default="whole_range", validator=choice(CatchUp))
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
@@ -171,8 +175,20 @@ class ProcessSpec:
             )
 
     def _check_stateful(self) -> None:
+        if self.catch_up == "missed" and self.state is not None:
+            raise ArgumentError(
+                f"process {self.process!r} has catch_up='missed' and state={str(self.state)!r}",
+                expected="one of the two: 'missed' states that no state carries over, so later units are not computed again",
+                hint="leave state out, or use catch_up='whole_range'",
+            )
+        if is_template(self.mode):
+            return
         if self.mode != "stateful":
-            given = {"state": self.state, "step": self.step}
+            given = {
+                "state": self.state,
+                "step": self.step,
+                "catch_up": None if self.catch_up == "whole_range" else self.catch_up,
+            }
             for name, value in given.items():
                 if value is not None:
                     raise ArgumentError(
@@ -284,7 +300,7 @@ class ProcessSpec:
             "sources": {name: source.as_dict() for name, source in sorted(self.sources.items())},
             "target": self.target.as_dict(),
             "policies": [self.on_rewrite, self.on_null_event_time, self.on_lost_watermark, self.on_missing_bounds],
-            "state": [str(self.state), self.step],
+            "state": [str(self.state), self.step, self.catch_up],
             "keys": [list(self.keys), str(self.key_horizon)],
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()[:16]

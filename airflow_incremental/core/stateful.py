@@ -1,8 +1,10 @@
-"""Which range a ``stateful`` process computes: from the first event time that is affected through all that is complete.
+"""What a ``stateful`` process computes: from the first event time that is affected through all that is complete.
 
 Psyberg's rule for output that depends on the order of events, made exact: with B the least complete-through of the drivers, P the
 event time processed so far and A the affected event times below max(P, B), the range is [min(A and, if B > P, P), max(P, B)).
 Everything at or past P is unprocessed by definition, so there is no list of pending work; what changes at or past B waits there.
+
+Where no state carries over from one unit to the next (``catch_up="missed"``), only A and [P, B) are computed.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
 
 #: Name under which a transform reads the target's state before the step.
 STATE = "state"
+#: ``whole_range``: everything from the first change on. ``missed``: only the units that changed or are newly complete.
+CatchUp = Literal["whole_range", "missed"]
 _LATEST_BY = re.compile(r"latest_by\(\s*(\w+(?:\s*,\s*\w+)*)\s*\)")
 
 
@@ -51,23 +55,36 @@ class State:
         return self.kind if self.kind == "previous_step" else f"latest_by({', '.join(self.keys)})"
 
 
-def range_to_compute(
-    affected: EventRanges, *, complete: dt.datetime | None, processed: dt.datetime | None
-) -> TimeRange | None:
-    """Return the one range a session computes, or None if there is nothing to do.
+def end_of(*, complete: dt.datetime | None, processed: dt.datetime | None) -> dt.datetime | None:
+    """Return max(P, B), up to which a session may compute; None while neither is known."""
+    return max((m for m in (complete, processed) if m is not None), default=None)
+
+
+def pending(affected: EventRanges, *, complete: dt.datetime | None, processed: dt.datetime | None) -> EventRanges:
+    """Return what waits to be computed: A, and what is complete and was never processed.
 
     :param affected: event times of the drivers' changes, in whole units of the target.
     :param complete: B, up to which all drivers are complete; None while one of them does not say.
     :param processed: P, up to which the target has been computed; None on a first run, which starts at the first event.
     """
-    known = [m for m in (complete, processed) if m is not None]
-    if not known:
-        return None
-    end = max(known)
-    starts = [r.start for r in affected.below(end).ranges[:1]]
-    if processed is not None and complete is not None and complete > processed:
-        starts.append(processed)
-    return TimeRange(min(starts), end) if starts else None
+    found = affected.below(end_of(complete=complete, processed=processed))
+    span = found.span()
+    since = processed if processed is not None or span is None else span.start
+    if since is not None and complete is not None and complete > since:
+        found = found.union(EventRanges((TimeRange(since, complete),)))
+    return found
+
+
+def range_to_compute(
+    affected: EventRanges, *, complete: dt.datetime | None, processed: dt.datetime | None
+) -> TimeRange | None:
+    """Return the one range a session computes where all depends on what came before, or None if there is nothing to do.
+
+    The parameters are those of :func:`pending`.
+    """
+    span = pending(affected, complete=complete, processed=processed).span()
+    end = end_of(complete=complete, processed=processed)
+    return None if span is None or end is None else TimeRange(span.start, end)
 
 
 def cut(range_: TimeRange, step: Grain | None) -> tuple[TimeRange, ...]:

@@ -24,6 +24,7 @@ from airflow_incremental.core.spec import (
     check_process_name,
     initial_as_plain,
 )
+from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget, scopes_overlap, show_scope
 
 WhenBusy = Literal["wait", "skip", "fail"]
@@ -46,6 +47,7 @@ SPEC_FIELDS = (
     "step",
     "keys",
     "key_horizon",
+    "catch_up",
 )
 _POLICIES = {
     "mode": Mode,
@@ -53,6 +55,7 @@ _POLICIES = {
     "on_null_event_time": OnNullEventTime,
     "on_lost_watermark": OnLostWatermark,
     "on_missing_bounds": OnMissingBounds,
+    "catch_up": CatchUp,
 }
 SQL_FILE = ".sql"
 

@@ -11,6 +11,7 @@ from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.limits import check_engine, check_samples
 from airflow_incremental.core.literals import is_template, one_of
 from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
+from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import (
     SPEC_FIELDS,
@@ -76,6 +77,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         changed, and their target rows are replaced by what it returns.
     :param key_horizon: ``merge`` only: how far apart in event time the source rows of one key can be at most, a timedelta or
         seconds; None searches all files whose bounds or buckets may hold a changed key.
+    :param catch_up: ``stateful`` only: ``whole_range`` computes everything from the first change on; ``missed`` only the units
+        that changed or are newly complete, for a transform in which no state carries over.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
@@ -124,6 +127,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         step: Step | None = None,
         keys: Sequence[str] = (),
         key_horizon: dt.timedelta | float | None = None,
+        catch_up: CatchUp = "whole_range",
         when_busy: WhenBusy = "wait",
         on_no_change: OnNoChange = "succeed",
         poll_interval: float = 30,
@@ -153,6 +157,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.step = step
         self.keys = plain(keys)
         self.key_horizon = plain(key_horizon)
+        self.catch_up = catch_up
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
         self.stage = one_of(stage, Stage, what="stage")

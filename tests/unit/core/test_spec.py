@@ -105,6 +105,23 @@ def test_what_a_templated_mode_needs_is_not_known_yet() -> None:
     assert spec(mode="{{ params.mode }}", target=IcebergTarget("mart.t")).target.event_time is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mode": "stateful", "state": "{{ params.state }}", "step": "{{ params.step }}"},
+        {"mode": "{{ params.mode }}", "state": "latest_by(customer)", "step": "hour"},
+        {"mode": "{{ params.mode }}", "catch_up": "missed"},
+        {"mode": "stateful", "catch_up": "{{ params.catch_up }}"},
+    ],
+)
+def test_what_a_stateful_process_is_given_may_be_a_template(changes: dict[str, Any]) -> None:
+    found = spec(**changes)
+    assert {name: getattr(found, name) for name in changes if name != "state"} == {
+        name: value for name, value in changes.items() if name != "state"
+    }
+    assert str(found.state) == str(changes.get("state"))
+
+
 def test_a_created_target_that_can_be_loaded() -> None:
     for partition_by in (None, ["hour(ts)", "region"], ["ts", "region"], ["{{ params.by }}"]):
         target = IcebergTarget("mart.t", event_time="ts", create=True, partition_by=partition_by)
