@@ -93,6 +93,12 @@ class UnknownRange(IncrementalError):
     retryable = False
 
 
+class WorkCutOff(IncrementalError):
+    """A threshold (``max_lookback``, ``budget``) would cut off pending work, and the process does not ask to keep it for later."""
+
+    retryable = False
+
+
 class TargetNotEmpty(IncrementalError):
     """A first run found rows in the target that no session of the process wrote."""
 

@@ -288,6 +288,8 @@ class Plan:
         lines.append(f"  {verb} {self.target}: {_short(self.affected)}{units}")
         if self.late:
             lines.append(f"  late part: {_short(self.late)}")
+        if self.watermark.skipped:
+            lines.append(f"  skipped, and kept for later: {_short(self.watermark.skipped)}")
         return "\n".join(lines)
 
 

@@ -17,7 +17,8 @@ from airflow_incremental.core.parts import SourceFacts, SourcePart, lookup_part,
 from airflow_incremental.core.plan import Owner, Plan, PlanKind, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
-from airflow_incremental.core.stateful import end_of, pending, range_to_compute
+from airflow_incremental.core.stateful import end_of, pending
+from airflow_incremental.core.thresholds import Thresholds
 from airflow_incremental.core.watermark import Published, SourcePosition, Watermark
 
 #: Unit of "complete through" where the target has no event-time partitioning to take it from.
@@ -61,16 +62,25 @@ def make_plan(
         event_field=target.event_field,
         key_fields=target.key_fields,
     )
+    limits = Thresholds.of(
+        spec, before=None if published is None else published.watermark.complete_through, grain=grain
+    )
+    # What was cut off before is still to be done; a reload does it with everything else.
+    skipped = published.watermark.skipped.align(grain) if published is not None and reload is None else EventRanges()
     if spec.mode == "stateful":
-        work, watermark = _stateful_work(spec, parts, watermark, before=published, reload=reload is not None)
+        work, watermark = _stateful_work(
+            spec, parts, watermark, before=published, reload=reload is not None, skipped=skipped, limits=limits
+        )
     elif spec.mode == "merge":
         work = _merge_work(spec, parts, reload, first=published is None)
     else:
         work = _work(parts, reload)
+        if spec.mode == "overwrite" and reload is None:
+            work, watermark = _within(limits, work, watermark, skipped)
     less = narrowed(spec, published)
     kind: PlanKind = "load" if reload is None else "reload"
     if work is not None:
-        reason = reload or _reason(published, [p.plan for p in parts.values()]) + (f"; {less}" if less else "")
+        reason = reload or _reason(published, [p.plan for p in parts.values()], skipped) + (f"; {less}" if less else "")
     else:
         moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
         old = any(f.position_is_old for f in drivers.values())
@@ -78,8 +88,11 @@ def make_plan(
         again = less or _again(published)
         # Before a stateful target has a first result its changes have to stay changes.
         waits = spec.mode == "stateful" and watermark.processed_through is None
-        if waits or (again is None and not (moved and (old or forced or _completes(published, watermark)))):
-            return NothingToDo(reason=_idle(published, drivers, waits=waits), published=published)
+        put_off = published is not None and watermark.skipped != published.watermark.skipped
+        moves = moved and (old or forced or _completes(published, watermark))
+        if waits or (again is None and not put_off and not moves):
+            return NothingToDo(reason=_idle(published, drivers, waits=waits, skipped=skipped), published=published)
+        again = again or ("only work that a threshold cuts off came" if put_off else None)
         work, kind, reason = _Work(), "positions", again or "only the watermark moves"
     affected, replaced = work.affected, work.replaced
     before = published.watermark.complete_through if published is not None and reload is None else None
@@ -166,7 +179,9 @@ def make_restatement(
         grain=target.grain,
         scope=spec.target.scope,
         keys=spec.keys,
-        watermark=attrs.evolve(published.watermark, scope=spec.target.scope),
+        watermark=attrs.evolve(
+            published.watermark, scope=spec.target.scope, skipped=published.watermark.skipped.subtract(whole)
+        ),
         owner=owner,
         created_at=now,
         declared=spec.digest,
@@ -212,12 +227,28 @@ def _merge_work(spec: ProcessSpec, parts: Mapping[str, SourcePart], reload: str 
     return attrs.evolve(work, keys=spec.keys)
 
 
+def _within(
+    limits: Thresholds, work: _Work | None, watermark: Watermark, skipped: EventRanges
+) -> tuple[_Work | None, Watermark]:
+    """Return what the thresholds leave of the work and of what was skipped before, and the watermark with the rest."""
+    share = limits.of_set(skipped if work is None else work.replaced.union(skipped))
+    kept = attrs.evolve(watermark, skipped=limits.kept(share))
+    return (_Work(affected=share.now, replaced=share.now, changed=share.now) if share.now else None), kept
+
+
 def _stateful_work(
-    spec: ProcessSpec, parts: Mapping[str, SourcePart], watermark: Watermark, *, before: Published | None, reload: bool
+    spec: ProcessSpec,
+    parts: Mapping[str, SourcePart],
+    watermark: Watermark,
+    *,
+    before: Published | None,
+    reload: bool,
+    skipped: EventRanges,
+    limits: Thresholds,
 ) -> tuple[_Work | None, Watermark]:
     """Return the ranges to compute, and the watermark with how far the target is processed then."""
     complete = watermark.complete_through
-    changed = EventRanges.union_of(p.affected for p in parts.values())
+    changed = EventRanges.union_of([skipped, *(p.affected for p in parts.values())])
     if before is None and any(p.plan.derivation == "from_now" for p in parts.values()):
         if complete is None:
             raise ArgumentError(
@@ -227,20 +258,29 @@ def _stateful_work(
             )
         return None, attrs.evolve(watermark, processed_through=complete)
     processed = before.watermark.processed_through if before is not None and not reload else None
-    if spec.catch_up == "missed":
-        computed = pending(changed, complete=complete, processed=processed)
-    else:
-        found = range_to_compute(changed, complete=complete, processed=processed)
-        computed = EventRanges() if found is None else EventRanges((found,))
-    end = end_of(complete=complete, processed=processed) if computed else processed
-    through = attrs.evolve(watermark, processed_through=end)
+    waiting, end = (
+        pending(changed, complete=complete, processed=processed),
+        end_of(complete=complete, processed=processed),
+    )
     if reload:
         # All of it goes, and what is complete comes again. Before anything is, the watermark stays lost.
+        span = waiting.span()
+        computed = EventRanges() if span is None or end is None else EventRanges((TimeRange(span.start, end),))
         work = _Work(affected=computed, replaced=EventRanges.everything())
-        return (None if complete is None else work), attrs.evolve(through, processed_through=complete)
-    if not computed:
-        return None, through
-    return _Work(affected=computed, replaced=computed, changed=changed.intersect(computed)), through
+        return (None if complete is None else work), attrs.evolve(watermark, processed_through=complete)
+    share = limits.of_set(waiting) if spec.catch_up == "missed" else limits.in_order(waiting, end)
+    # Computed in order, the last unit that is computed says how far; else what is left out below it is kept by itself.
+    done = share.now.span()
+    through = processed if done is None else max(done.end, processed or done.end)
+    watermark = attrs.evolve(
+        watermark,
+        processed_through=through,
+        complete_through=complete if through is None or complete is None else min(through, complete),
+        skipped=limits.kept(share, below=through),
+    )
+    if done is None:
+        return None, watermark
+    return _Work(affected=share.now, replaced=share.now, changed=changed.intersect(share.now)), watermark
 
 
 def _check_step(spec: ProcessSpec, grain: Grain | None) -> None:
@@ -263,7 +303,10 @@ def _completes(published: Published | None, watermark: Watermark) -> bool:
     return published is not None and published.watermark.complete_through != watermark.complete_through
 
 
-def _reason(published: Published | None, plans: list[SourcePlan]) -> str:
+def _reason(published: Published | None, plans: list[SourcePlan], skipped: EventRanges) -> str:
+    if published is not None and not any(p.files_added or p.files_removed for p in plans):
+        what = "work that was skipped is caught up on" if skipped else "more event time is complete"
+        return f"{what}, since session {published.session}"
     added, removed = sum(p.rows_added for p in plans), sum(p.rows_removed for p in plans)
     what = " and ".join(
         text
@@ -274,11 +317,13 @@ def _reason(published: Published | None, plans: list[SourcePlan]) -> str:
     return f"{what or 'row-level deletes'} in {', '.join(p.table for p in plans if p.files_added or p.files_removed)}, {since}"
 
 
-def _idle(published: Published | None, sources: Mapping[str, SourceFacts], *, waits: bool) -> str:
+def _idle(published: Published | None, sources: Mapping[str, SourceFacts], *, waits: bool, skipped: EventRanges) -> str:
     if waits:
         return "nothing is complete yet: a stateful process begins when all its drivers say up to where they are"
     if all(f.changes.derivation == "unchanged" for f in sources.values()):
-        return "no source has a new snapshot"
+        return "no source has a new snapshot" + (
+            f"; a threshold keeps off what is skipped: {skipped}" if skipped else ""
+        )
     if published is None and all(f.pinned.snapshot_id is None for f in sources.values()):
         return "no source has a row yet"
     return "the sources' new snapshots change no rows"

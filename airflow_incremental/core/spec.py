@@ -18,6 +18,7 @@ from airflow_incremental.core.ranges import format_time, parse_time, utc
 from airflow_incremental.core.reads import PLAN_RANGES
 from airflow_incremental.core.stateful import STATE, CatchUp, State
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
+from airflow_incremental.core.thresholds import OnSkipped, check_thresholds, read_budget, read_lookback
 
 Mode = Literal["append", "overwrite", "stateful", "merge"]
 Step = Literal["hour", "day", "month", "year"]
@@ -124,6 +125,12 @@ class ProcessSpec:
         one left; None runs it once over all of it.
     :param catch_up: ``stateful`` only: ``whole_range`` computes everything from the first change on; ``missed`` only the units that
         changed or are newly complete, which states that no unit depends on the ones before it, and takes no ``state``.
+    :param max_lookback: ``overwrite`` and ``stateful``: units older than this before the published complete-through are not
+        computed; a timedelta or seconds. On a first run nothing is too old.
+    :param budget: ``overwrite`` and ``stateful``: units of the target a session computes at most; the newest of them, but the
+        oldest where everything depends on what came before.
+    :param on_skipped: work that ``max_lookback`` or ``budget`` cuts off does ``fail`` the plan, or is kept in the watermark as
+        skipped (``keep``) and caught up on as soon as they allow.
     :param initial: see :class:`Initial`.
     :param on_rewrite: ``append`` only: what to do when rows already consumed were changed or removed in the source.
     :param on_null_event_time: ``fail`` or ``own_range`` (rows without event time form a range of their own).
@@ -146,6 +153,9 @@ class ProcessSpec:
     keys: tuple[str, ...] = attrs.field(default=(), converter=parse_keys)
     key_horizon: dt.timedelta | None = attrs.field(default=None, converter=parse_horizon)
     catch_up: CatchUp = attrs.field(default="whole_range", validator=choice(CatchUp))
+    max_lookback: dt.timedelta | None = attrs.field(default=None, converter=read_lookback)
+    budget: int | None = attrs.field(default=None, converter=read_budget)
+    on_skipped: OnSkipped = attrs.field(default="fail", validator=choice(OnSkipped))
 
     def __attrs_post_init__(self) -> None:
         self._check_sources()
@@ -167,6 +177,9 @@ class ProcessSpec:
             on_rewrite=self.on_rewrite,
             drivers=self.drivers,
         )
+        given = {"max_lookback": self.max_lookback, "budget": self.budget}
+        keep = {} if self.on_skipped == "fail" else {"on_skipped": self.on_skipped}
+        check_thresholds(self.process, self.mode, {**given, **keep})
         if self.mode == "append" and len(self.drivers) > 1:
             raise ArgumentError(
                 f"process {self.process!r} appends from {len(self.drivers)} drivers ({', '.join(self.drivers)})",
@@ -302,6 +315,7 @@ class ProcessSpec:
             "policies": [self.on_rewrite, self.on_null_event_time, self.on_lost_watermark, self.on_missing_bounds],
             "state": [str(self.state), self.step, self.catch_up],
             "keys": [list(self.keys), str(self.key_horizon)],
+            "thresholds": [str(self.max_lookback), self.budget, self.on_skipped],
         }
         return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

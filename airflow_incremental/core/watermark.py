@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from airflow_incremental.core.ranges import format_time, parse_time
+from airflow_incremental.core.ranges import EventRanges, format_time, parse_time
 from airflow_incremental.core.tables import ScopeValue
 
 
@@ -70,6 +70,7 @@ class Watermark:
         them says. It may fall. (Netflix calls it the valid-to timestamp, VTTS.)
     :param processed_through: event time (exclusive) up to which a ``stateful`` target has been computed; None in other modes.
     :param scope: the rows of the target it speaks of; None is the whole table.
+    :param skipped: event times that are affected by what was consumed and were not computed, because a threshold cut them off.
     :param event_field: field id of the target's column whose ranges are replaced; None where none are.
     :param key_fields: field ids of the target's columns by whose values rows are replaced (mode ``merge``).
     """
@@ -77,6 +78,7 @@ class Watermark:
     positions: Mapping[str, SourcePosition]
     complete_through: dt.datetime | None = None
     processed_through: dt.datetime | None = None
+    skipped: EventRanges = EventRanges()
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
     event_field: int | None = None
     key_fields: tuple[int, ...] = ()
@@ -87,6 +89,7 @@ class Watermark:
             "positions": {name: p.to_json() for name, p in sorted(self.positions.items())},
             "complete_through": _text(self.complete_through),
             "processed_through": _text(self.processed_through),
+            "skipped": self.skipped.to_json(),
             "scope": None if self.scope is None else {k: list(v) for k, v in self.scope.items()},
             "event_field": self.event_field,
             "key_fields": list(self.key_fields),
@@ -100,6 +103,7 @@ class Watermark:
             positions={name: SourcePosition.from_json(p) for name, p in value["positions"].items()},
             complete_through=_time(value["complete_through"]),
             processed_through=_time(value["processed_through"]),
+            skipped=EventRanges.from_json(value.get("skipped", ())),
             scope=None if scope is None else {k: tuple(v) for k, v in scope.items()},
             event_field=value["event_field"],
             key_fields=tuple(value.get("key_fields", ())),

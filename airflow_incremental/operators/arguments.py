@@ -26,6 +26,7 @@ from airflow_incremental.core.spec import (
 )
 from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget, scopes_overlap, show_scope
+from airflow_incremental.core.thresholds import OnSkipped
 
 WhenBusy = Literal["wait", "skip", "fail"]
 OnNoChange = Literal["succeed", "skip"]
@@ -48,6 +49,9 @@ SPEC_FIELDS = (
     "keys",
     "key_horizon",
     "catch_up",
+    "max_lookback",
+    "budget",
+    "on_skipped",
 )
 _POLICIES = {
     "mode": Mode,
@@ -56,6 +60,7 @@ _POLICIES = {
     "on_lost_watermark": OnLostWatermark,
     "on_missing_bounds": OnMissingBounds,
     "catch_up": CatchUp,
+    "on_skipped": OnSkipped,
 }
 SQL_FILE = ".sql"
 

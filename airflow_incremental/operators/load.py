@@ -13,6 +13,7 @@ from airflow_incremental.core.literals import is_template, one_of
 from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
 from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
+from airflow_incremental.core.thresholds import OnSkipped
 from airflow_incremental.operators.arguments import (
     SPEC_FIELDS,
     OnNoChange,
@@ -79,6 +80,11 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         seconds; None searches all files whose bounds or buckets may hold a changed key.
     :param catch_up: ``stateful`` only: ``whole_range`` computes everything from the first change on; ``missed`` only the units
         that changed or are newly complete, for a transform in which no state carries over.
+    :param max_lookback: ``overwrite`` and ``stateful``: hours (or other units of the target) older than this before the published
+        complete-through are not computed; a timedelta or seconds.
+    :param budget: ``overwrite`` and ``stateful``: units of the target a run computes at most.
+    :param on_skipped: what ``max_lookback`` and ``budget`` cut off does ``fail`` the plan, or is kept as skipped (``keep``)
+        and caught up on by later runs as soon as they allow.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
@@ -128,6 +134,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         keys: Sequence[str] = (),
         key_horizon: dt.timedelta | float | None = None,
         catch_up: CatchUp = "whole_range",
+        max_lookback: dt.timedelta | float | str | None = None,
+        budget: int | str | None = None,
+        on_skipped: OnSkipped = "fail",
         when_busy: WhenBusy = "wait",
         on_no_change: OnNoChange = "succeed",
         poll_interval: float = 30,
@@ -158,6 +167,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.keys = plain(keys)
         self.key_horizon = plain(key_horizon)
         self.catch_up = catch_up
+        self.max_lookback = plain(max_lookback)
+        self.budget = budget
+        self.on_skipped = on_skipped
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
         self.stage = one_of(stage, Stage, what="stage")

@@ -90,6 +90,7 @@ def summarise(finished: Finished, *, process: str, target: str) -> dict[str, Any
         "late_rows": int(stored.get(naming.LATE_ROWS, 0)),
         "audits": finished.verdict,
         "complete_through": None if last is None else _time(last.watermark),
+        "skipped": [] if last is None else last.watermark.skipped.to_json(),
         "watermark": None if last is None else _positions(last),
         "previous_watermark": None
         if plan is None
@@ -108,7 +109,8 @@ def describe(summary: Mapping[str, Any]) -> str:
             f"published {summary['rows']:,} rows ({summary['late_rows']:,} late) to {summary['target']} as snapshot "
             f"{summary['snapshot_id']}, session {summary['session']}\naudits: {summary['audits']}"
         )
-    return f"{text}\ncomplete through: {summary['complete_through'] or 'not known'}"
+    text += f"\ncomplete through: {summary['complete_through'] or 'not known'}"
+    return text + (f"\nskipped, and kept for later: {', '.join(summary['skipped'])}" if summary["skipped"] else "")
 
 
 def _time(watermark: Watermark) -> str | None:

@@ -56,6 +56,10 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"on_lost_watermark": "guess"}, ["on_lost_watermark is 'guess'"]),
         ({"on_missing_bounds": "guess"}, ["on_missing_bounds is 'guess'"]),
         ({"mode": "stateful", "catch_up": "some"}, ["catch_up is 'some'", "'whole_range', 'missed'"]),
+        ({"budget": 3}, ["mode='append' and budget='3'"]),
+        ({"mode": "overwrite", "budget": 0}, ["budget is 0"]),
+        ({"mode": "overwrite", "max_lookback": "a day"}, ["max_lookback is 'a day'"]),
+        ({"mode": "overwrite", "on_skipped": "ignore"}, ["on_skipped is 'ignore'", "'fail', 'keep'"]),
         ({"mode": "stateful", "state": "latest"}, ["state is 'latest'", "'previous_step'"]),
         ({"mode": "stateful", "step": "week"}, ["step is 'week'", "'hour', 'day'"]),
         ({"when_busy": "shout"}, ["when_busy is 'shout'", "'wait', 'skip', 'fail'"]),
@@ -109,6 +113,8 @@ def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], 
         {"mode": "{{ params.mode }}", "state": "latest_by(region)", "step": "hour"},
         {"mode": "stateful", "state": "{{ params.state }}", "step": "{{ params.step }}"},
         {"mode": "stateful", "catch_up": "{{ params.catch_up }}"},
+        {"mode": "overwrite", "max_lookback": "{{ params.seconds }}", "budget": "{{ params.most }}"},
+        {"mode": "overwrite", "on_skipped": "{{ params.skipped }}"},
         {"on_lost_watermark": "{{ params.policy }}"},
         {"mode": "merge", "keys": "{{ params.keys }}", "key_horizon": "{{ params.horizon }}"},
         {"process": "load_{{ params.region }}"},
@@ -238,6 +244,13 @@ ALL_AUDITS: list[Audit] = [
     Between("ts", dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), None),
     SqlCheck("rule", "SELECT * FROM rows WHERE v < 0"),
 ]
+
+
+def test_a_lookback_is_stored_as_seconds() -> None:
+    load = make(mode="overwrite", max_lookback=dt.timedelta(hours=3))
+    assert load.max_lookback == 10_800.0
+    assert load.declared is not None
+    assert load.declared.max_lookback == dt.timedelta(hours=3)
 
 
 def whole_dag() -> DAG:

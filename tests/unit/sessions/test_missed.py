@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -13,50 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.stateful import pending
 from airflow_incremental.sessions import steps
-from airflow_incremental.sessions.planner import draft
-from airflow_incremental.sessions.process import Process
-from tests.support.balances import Balances
-from tests.support.world import World, hour
-
-SUMS = """
-SELECT date_trunc('hour', ts) AS ts, count(*) AS id, region AS customer, sum(v)::BIGINT AS balance
-FROM events GROUP BY ALL
-"""
-
-
-@attrs.define
-class Sums(Balances):
-    """Sums per hour and customer, as far as the source is complete; no hour depends on another."""
-
-    state: str | None = None
-    policies: Any = attrs.field(factory=lambda: {"catch_up": "missed"})
-
-    def process(self, run_id: str | None = None, **changes: Any) -> Process:
-        return World.process(self, run_id, **{"transform": SUMS, **changes})
-
-    def planned(self) -> list[str]:
-        """What the next session would replace, in hours since the world's first day began."""
-        found = draft(self.process(), self.target)
-        return shown(found.replaced) if isinstance(found, Plan) else []
-
-    def verify(self) -> None:
-        through, sums = self.processed, defaultdict[tuple[dt.datetime, str], list[int]](list)
-        for _, ts, region, v in self.source_rows():
-            if through is not None and ts is not None and ts < through:
-                sums[ts.replace(minute=0), region].append(v)
-        expected = [(ts, len(vs), region, sum(vs)) for (ts, region), vs in sums.items()]
-        assert sorted(self.target_rows().elements()) == sorted(expected)
-
-
-def shown(ranges: EventRanges) -> list[str]:
-    def number(moment: dt.datetime) -> int:
-        return (moment - hour(0)) // dt.timedelta(hours=1)
-
-    return [f"{number(r.start)}-{number(r.end)}" for r in ranges.ranges]
+from tests.support.balances import Sums, planned, shown
+from tests.support.world import hour
 
 
 def hours(*ns: int) -> EventRanges:
@@ -92,7 +51,7 @@ def test_only_what_was_missed_is_computed(tmp_path: Path, step: str | None) -> N
     world.verify()
     before = {f.file.file_path for f in world.target.scan().plan_files()}
     world.land(1.75, 4.5, 8)
-    assert world.planned() == ["1-2", "4-5", "6-8"]
+    assert planned(world) == ["1-2", "4-5", "6-8"]
     world.tick()
     world.verify()
     assert len(before & {f.file.file_path for f in world.target.scan().plan_files()}) == 3, "hours 0, 2 and 5 stay"
