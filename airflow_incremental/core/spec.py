@@ -109,7 +109,8 @@ class ProcessSpec:
     """A named load from sources into one target: all that decides what a session reads and writes.
 
     :param process: unit of watermarks; its name survives DAG and task renames.
-    :param sources: name in the transform -> source.
+    :param sources: name in the transform -> source. Several drivers in mode ``append`` are a union: each name stands for its own
+        added rows, which the transform puts together with ``UNION ALL``; what they are joined to has to be a lookup.
     :param target: the table that is written.
     :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range depends on the source rows of
         the same range), ``stateful`` (it depends on what came before, too: everything from the first change on is computed
@@ -180,12 +181,6 @@ class ProcessSpec:
         given = {"max_lookback": self.max_lookback, "budget": self.budget}
         keep = {} if self.on_skipped == "fail" else {"on_skipped": self.on_skipped}
         check_thresholds(self.process, self.mode, {**given, **keep})
-        if self.mode == "append" and len(self.drivers) > 1:
-            raise ArgumentError(
-                f"process {self.process!r} appends from {len(self.drivers)} drivers ({', '.join(self.drivers)})",
-                expected="one driver in mode 'append': added rows joined to added rows would miss new rows that match old ones",
-                hint="use mode='overwrite', one process per source, or IcebergSource(role='lookup') for what is only joined",
-            )
 
     def _check_stateful(self) -> None:
         if self.catch_up == "missed" and self.state is not None:

@@ -54,7 +54,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
     :param process: name of the load, the unit of watermarks; survives renames of DAGs and tasks. Default: the target's identifier.
     :param iceberg_conn_id: Airflow connection of the catalog, of the type the official Iceberg provider defines.
-    :param sources: name in the transform -> :class:`~airflow_incremental.IcebergSource` (or a mapping of its arguments).
+    :param sources: name in the transform -> :class:`~airflow_incremental.IcebergSource` (or a mapping of its arguments). Several
+        drivers in mode ``append`` are a union, which the transform writes as ``UNION ALL``; what is joined has to be a lookup.
     :param target: :class:`~airflow_incremental.IcebergTarget` (or a mapping of its arguments).
     :param mode: ``append`` (a target row depends on one source row), ``overwrite`` (a target range on the source rows of the same
         range), ``stateful`` (it depends on what came before, too) or ``merge`` (it depends on all source rows of its key).

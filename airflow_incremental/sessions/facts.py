@@ -62,7 +62,8 @@ def source_facts(
             raise WatermarkLost(
                 f"the watermark of process {spec.process!r} knows the sources {', '.join(last.watermark.positions)}, not {name!r}",
                 expected="the same source name as before: in mode 'append' a renamed source would be loaded twice",
-                hint=f"name the source {', '.join(last.watermark.positions)} again, or use another process",
+                hint=f"name the source {', '.join(last.watermark.positions)} again. A driver that is added gets a process of its "
+                "own, or set on_lost_watermark='reload' for one run to load all of them from the start",
             )
     elif not reset:
         position = spec.initial.position

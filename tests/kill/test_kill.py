@@ -16,18 +16,23 @@ from airflow_incremental.sessions import steps
 from tests.support.balances import Balances
 from tests.support.killing import Child
 from tests.support.totals import Totals
+from tests.support.union import Union
 from tests.support.world import World
 
 NOW = dt.timedelta(0)
 
 
-MODES = pytest.mark.parametrize("mode", ["append", "overwrite", "stateful", "stateful in steps", "merge"])
+MODES = pytest.mark.parametrize(
+    "mode", ["append", "append a union", "overwrite", "stateful", "stateful in steps", "merge"]
+)
 
 
 def world_of(home: Path, mode: str) -> World:
     """A world with a process of the mode."""
     if mode.startswith("stateful"):
         return Balances(home=home, step="hour" if mode.endswith("steps") else None)
+    if mode.endswith("union"):
+        return Union(home=home)
     return Totals(home=home) if mode == "merge" else World(home=home, mode=mode)
 
 

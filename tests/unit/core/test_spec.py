@@ -41,7 +41,6 @@ def spec(**changes: Any) -> ProcessSpec:
         ({"target": IcebergTarget("raw.s")}, "reads and writes 'raw.s'"),
         ({"mode": "overwrite", "target": IcebergTarget("mart.t")}, "target.*no event_time"),
         ({"mode": "overwrite", "sources": {"s": IcebergSource("raw.s")}}, "source 's'.*no event_time"),
-        ({"sources": {"s": IcebergSource("raw.s"), "t": IcebergSource("raw.t")}}, "appends from 2 drivers"),
         ({"on_rewrite": "overwrite", "target": IcebergTarget("mart.t", event_time="other")}, "different event times"),
         ({"initial": "yesterday"}, "initial is 'yesterday'"),
         ({"initial": dt.datetime(2024, 1, 1)}, "naive datetime"),  # noqa: DTZ001
