@@ -29,6 +29,7 @@ from airflow_incremental import (
     iceberg_asset,
 )
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
+from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec
 
 SOURCES = {"events": IcebergSource("raw.events", event_time="ts")}
 TARGET = IcebergTarget("mart.result", event_time="ts")
@@ -134,6 +135,22 @@ def test_keys_and_their_horizon_are_plain_values() -> None:
     assert (load.keys, load.key_horizon) == (["id", "region"], 3600.0)
     assert load.declared is not None
     assert load.declared.key_horizon == dt.timedelta(hours=1)
+
+
+def test_what_a_template_is_rendered_to_is_read() -> None:
+    """All of it is text, as Airflow renders it."""
+    given = {"state": "latest_by({{ params.key }})", "step": "{{ params.step }}", "on_skipped": "{{ params.skipped }}"}
+    numbers = {"max_lookback": "{{ params.seconds }}", "budget": "{{ params.most }}"}
+    load = make(mode="{{ params.mode }}", **given, **numbers)
+    params = {"mode": "stateful", "key": "region", "step": "hour", "skipped": "keep", "seconds": 90, "most": 7}
+    load.render_template_fields({"params": params})
+    spec = build_spec({name: getattr(load, name) for name in SPEC_FIELDS})
+    assert (str(spec.state), spec.step, spec.on_skipped) == ("latest_by(region)", "hour", "keep")
+    assert (spec.max_lookback, spec.budget) == (dt.timedelta(seconds=90), 7)
+    wrong = make(mode="stateful", state="{{ params.state }}")
+    wrong.render_template_fields({"params": {"state": "latest"}})
+    with pytest.raises(ArgumentError, match="state is 'latest'"):
+        build_spec({name: getattr(wrong, name) for name in SPEC_FIELDS})
 
 
 def test_what_another_task_returns_waits_too_and_makes_the_load_wait() -> None:
@@ -251,6 +268,14 @@ def test_a_lookback_is_stored_as_seconds() -> None:
     assert load.max_lookback == 10_800.0
     assert load.declared is not None
     assert load.declared.max_lookback == dt.timedelta(hours=3)
+
+
+def test_a_group_takes_what_the_operator_takes() -> None:
+    more = {"catch_up": "missed", "max_lookback": 7200, "budget": 3, "on_skipped": "keep"}
+    with new_dag():
+        group = IncrementalLoad("group", **arguments(mode="stateful", **more))
+    for stage in (group.plan, group.load, group.audit, group.publish):
+        assert {name: getattr(stage, name) for name in more} == more
 
 
 def whole_dag() -> DAG:

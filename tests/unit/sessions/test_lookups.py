@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import attrs
 import pyarrow as pa
 import pytest
 
-from airflow_incremental.core.errors import ArgumentError, TableError
+from airflow_incremental.core.errors import ArgumentError, PlanExpired, TableError
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergSource
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
+from tests.support.tables import expire
 from tests.support.world import World, create
 
 NAMES = pa.schema([("region", pa.string()), ("name", pa.string())])
@@ -105,6 +107,52 @@ def test_a_lookup_that_is_not_there(world: Joined) -> None:
     world.land(0)
     with pytest.raises(TableError, match=r"the source 'raw\.names' does not exist"):
         world.tick()
+
+
+def replace(world: Joined) -> None:
+    world.catalog.drop_table("raw.names")
+    create(world.catalog, "raw.names", NAMES, ())
+    world.call(eu="new")
+
+
+def expire_all(world: Joined) -> None:
+    world.call(eu="new")
+    table = world.catalog.load_table("raw.names")
+    head = table.metadata.current_snapshot_id
+    expire(table, [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id != head])
+
+
+@pytest.mark.parametrize(
+    ("lose", "message"),
+    [
+        (replace, r"source 'names' \(raw\.names\) was replaced since session .* was planned"),
+        (expire_all, r"snapshot \d+ of table raw\.names, which the plan reads, does not exist any more"),
+    ],
+)
+def test_a_lookup_that_is_lost_after_the_plan_ends_the_session(
+    world: Joined, lose: Callable[[Joined], None], message: str
+) -> None:
+    world.call(eu="planned")
+    world.land(0)
+    plan(world.process("run", transform=SQL[world.mode]))
+    lose(world)
+    with pytest.raises(PlanExpired, match=message) as found:
+        steps.run(world.process("run", transform=SQL[world.mode]))
+    assert "plans anew" in found.value.hint
+    assert found.value.retryable
+    assert list(world.target.metadata.refs) == ["main"], "the session is over"
+    assert steps.run(world.process("run", transform=SQL[world.mode])).did_publish
+    assert world.names_by_hour() == {0: {"new"}}
+
+
+def test_a_lookup_that_is_dropped_after_the_plan(world: Joined) -> None:
+    world.call(eu="planned")
+    world.land(0)
+    plan(world.process("run", transform=SQL[world.mode]))
+    world.catalog.drop_table("raw.names")
+    with pytest.raises(TableError, match=r"the source 'raw\.names' does not exist in catalog"):
+        steps.run(world.process("run", transform=SQL[world.mode]))
+    assert world.target_rows() == {}
 
 
 def test_only_lookups_are_no_sources() -> None:

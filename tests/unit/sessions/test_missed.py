@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.errors import ArgumentError, TransformError
 from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.stateful import pending
 from airflow_incremental.sessions import steps
-from tests.support.balances import Sums, planned, shown
+from tests.support.balances import SUMS, Sums, planned, shown
 from tests.support.world import hour
 
 
@@ -67,6 +67,17 @@ def test_a_cleared_run_computes_what_it_wrote_and_no_more(tmp_path: Path) -> Non
     assert finished.plan is not None
     assert (finished.plan.kind, shown(finished.plan.replaced)) == ("restatement", ["0-2"])
     world.verify()
+
+
+def test_rows_between_the_ranges(tmp_path: Path) -> None:
+    world = Sums(home=tmp_path).set_up()
+    world.land(0.5, 1.5, 2.5, 3)
+    world.tick()
+    world.land(0.75, 2.75)
+    before = world.target_rows()
+    with pytest.raises(TransformError, match="outside the planned ranges"):
+        steps.run(world.process(transform=SUMS.replace("AS ts,", "+ INTERVAL 1 HOUR AS ts,")))
+    assert world.target_rows() == before
 
 
 @pytest.mark.parametrize(

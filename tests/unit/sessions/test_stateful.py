@@ -269,6 +269,16 @@ class TestBadInput:
         with pytest.raises(TransformError, match="outside the planned ranges"):
             steps.run(world.process(transform=BALANCES.replace("SELECT e.ts,", "SELECT e.ts + INTERVAL 1 HOUR AS ts,")))
 
+    def test_rows_of_another_step_of_the_range(self, tmp_path: Path) -> None:
+        world = Balances(home=tmp_path, step="hour").set_up()
+        world.land(0, 1, 2)
+        with pytest.raises(TransformError, match="outside the planned ranges") as found:
+            steps.run(
+                world.process(transform=BALANCES.replace("SELECT e.ts,", f"SELECT TIMESTAMPTZ '{hour(1)}' AS ts,"))
+            )
+        assert "2024-01-01T00:00:00Z/2024-01-01T01:00:00Z" in str(found.value), "the step that was computed"
+        assert world.target_rows() == {}
+
     def test_keys_the_target_does_not_have(self, tmp_path: Path) -> None:
         world = Balances(home=tmp_path, state="latest_by(client)").set_up()
         world.land(0, 1)
