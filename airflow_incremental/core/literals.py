@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_args
 
 import attrs
@@ -36,6 +36,18 @@ def check_name(value: Any, *, what: str) -> None:
     """Refuse what names no column or branch."""
     if not isinstance(value, str) or not value:
         raise ArgumentError(f"{what} is {value!r}", expected="a name")
+
+
+def column_names(value: Any, *, what: str) -> tuple[str, ...]:
+    """Read columns: one name, or several, none twice."""
+    columns = (value,) if isinstance(value, str) else value
+    if not isinstance(columns, Sequence):
+        raise ArgumentError(f"{what} is {value!r}", expected="a column name, or a list of them")
+    for column in columns:
+        check_name(column, what=f"a column of {what}")
+    if len(set(columns)) != len(columns):
+        raise ArgumentError(f"{what} is {list(columns)!r}", expected="each column once")
+    return tuple(columns)
 
 
 def check_table(value: Any, *, what: str) -> None:

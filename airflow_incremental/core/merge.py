@@ -7,23 +7,10 @@ Netflix's incremental processing): all source rows of those keys are read, and t
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
 from typing import Any
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.literals import check_name, is_template
-
-
-def parse_keys(value: Any) -> tuple[str, ...]:
-    """Read the columns of a key: one name, or several."""
-    columns = (value,) if isinstance(value, str) else value
-    if not isinstance(columns, Sequence):
-        raise ArgumentError(f"keys is {value!r}", expected="a column name, or a list of them")
-    for column in columns:
-        check_name(column, what="a column of keys")
-    if len(set(columns)) != len(columns):
-        raise ArgumentError(f"keys is {list(columns)!r}", expected="each column once")
-    return tuple(columns)
+from airflow_incremental.core.literals import is_template
 
 
 def parse_horizon(value: Any) -> dt.timedelta | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 
@@ -32,6 +34,8 @@ class SourceFacts:
     #: In ``merge``: live files that may hold rows of changed keys, and the bytes of their key columns.
     scan_files: int = 0
     scan_bytes: int = 0
+    #: Column -> least and greatest value among the changed rows.
+    bounds: Mapping[str, list[Any] | None] = attrs.field(factory=dict)
     #: Start from here without loading anything (``initial='current'`` and its like).
     from_now: bool = False
 
@@ -99,6 +103,7 @@ def source_part(spec: ProcessSpec, name: str, facts: SourceFacts, grain: Grain) 
             digest=changes.digest,
             scan_files=facts.scan_files,
             scan_bytes=facts.scan_bytes,
+            bounds=facts.bounds,
         ),
         affected=affected,
         replaced=replaced,

@@ -97,6 +97,8 @@ class SourcePlan:
     #: In ``merge``: live files that may hold rows of changed keys, and the bytes of their key columns, which are searched; at most.
     scan_files: int = 0
     scan_bytes: int = 0
+    #: Column -> least and greatest value among the changed rows, as numbers or ISO text; None if there is none.
+    bounds: Mapping[str, list[Any] | None] = attrs.field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

@@ -5,7 +5,7 @@ The Iceberg side fills these in; an engine needs to know nothing about tables, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +17,23 @@ if TYPE_CHECKING:
 
 #: Relation with the plan's ranges that every transform can read besides its sources.
 PLAN_RANGES = "plan_ranges"
+#: Begins the names of relations that are no transform's business.
+INTERNAL_PREFIX = "incremental_"
+
+
+def changes_name(source: str) -> str:
+    """Return the name of the relation with the changed rows of a driver."""
+    return f"{source}_changes"
+
+
+def ranges_name(source: str) -> str:
+    """Return the name of the relation with the event times in which a driver changed."""
+    return f"{source}_ranges"
+
+
+def bounds_name(source: str) -> str:
+    """Return the name of the relation with the least and greatest values among the changed rows of a driver."""
+    return f"{source}_bounds"
 
 
 @attrs.frozen(kw_only=True)
@@ -63,3 +80,27 @@ class SourceRead:
     rows: int = 0
     bytes: int = 0
     files: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class ChangedRows:
+    """The rows of a driver that came and those that went; what is on both sides (in rewritten files) did not change."""
+
+    added: SourceRead
+    removed: SourceRead
+
+
+@attrs.frozen(kw_only=True)
+class Changes:
+    """What a transform may ask of a driver besides its rows, under names made of its own.
+
+    :param name: of the source.
+    :param find: finds the changed rows; called when the transform asks for them.
+    :param ranges: event times in which the driver changed.
+    :param bounds: column -> its least and greatest value among the changed rows, as numbers or ISO text; None if there are none.
+    """
+
+    name: str
+    find: Callable[[], ChangedRows] = attrs.field(eq=False, repr=False)
+    ranges: EventRanges = EventRanges()
+    bounds: Mapping[str, list[Any] | None] = attrs.field(factory=dict)

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.literals import choice, is_template
-from airflow_incremental.core.merge import check_merge, parse_horizon, parse_keys
+from airflow_incremental.core.literals import choice, column_names, is_template
+from airflow_incremental.core.merge import check_merge, parse_horizon
 from airflow_incremental.core.ranges import format_time, parse_time, utc
-from airflow_incremental.core.reads import PLAN_RANGES
+from airflow_incremental.core.reads import PLAN_RANGES, bounds_name, changes_name, ranges_name
 from airflow_incremental.core.stateful import STATE, CatchUp, State
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.core.thresholds import OnSkipped, check_thresholds, read_budget, read_lookback
@@ -30,6 +30,10 @@ OnMissingBounds = Literal["read", "fail"]
 _PROCESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}")
 _RESERVED = ("wm_", "failed_")
 _SOURCE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    return column_names(value, what="keys")
 
 
 def _state(value: Any) -> State | None:
@@ -151,7 +155,7 @@ class ProcessSpec:
     on_missing_bounds: OnMissingBounds = attrs.field(default="read", validator=choice(OnMissingBounds))
     state: State | None = attrs.field(default=None, converter=_state)
     step: Step | None = attrs.field(default=None, validator=attrs.validators.optional(choice(Step)))
-    keys: tuple[str, ...] = attrs.field(default=(), converter=parse_keys)
+    keys: tuple[str, ...] = attrs.field(default=(), converter=_keys)
     key_horizon: dt.timedelta | None = attrs.field(default=None, converter=parse_horizon)
     catch_up: CatchUp = attrs.field(default="whole_range", validator=choice(CatchUp))
     max_lookback: dt.timedelta | None = attrs.field(default=None, converter=read_lookback)
@@ -235,7 +239,10 @@ class ProcessSpec:
                 f"process {self.process!r} has only lookups ({', '.join(self.sources)})",
                 expected="at least one driver, whose changes are what there is to do",
             )
-        taken = [PLAN_RANGES]
+        taken: dict[str, str] = {PLAN_RANGES: "the plan's ranges"}
+        for name in self.drivers:
+            for made in (changes_name(name), ranges_name(name), bounds_name(name)):
+                taken[made.lower()] = f"what changed in source {name!r}"
         for name, source in self.sources.items():
             if not isinstance(name, str) or _SOURCE_NAME.fullmatch(name) is None:
                 raise ArgumentError(
@@ -244,11 +251,11 @@ class ProcessSpec:
                 )
             if name.lower() in taken:
                 raise ArgumentError(
-                    f"the source name {name!r} of process {self.process!r} is taken",
-                    expected=f"names that differ by more than case, which SQL ignores, and none is {PLAN_RANGES!r}",
+                    f"the source name {name!r} of process {self.process!r} is taken by {taken[name.lower()]}",
+                    expected="names that differ by more than case, which SQL ignores, also from those the transform reads besides",
                     hint="rename the source in the DAG and in the transform",
                 )
-            taken.append(name.lower())
+            taken[name.lower()] = f"source {name!r}"
             if source.table == self.target.table:
                 raise ArgumentError(
                     f"process {self.process!r} reads and writes {self.target.table!r}",

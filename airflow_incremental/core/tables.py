@@ -10,8 +10,7 @@ import attrs
 
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.literals import check_name, check_table, choice, is_template
-from airflow_incremental.core.merge import parse_keys
+from airflow_incremental.core.literals import check_name, check_table, choice, column_names, is_template
 
 Role = Literal["driver", "lookup"]
 ScopeValue = str | int | bool | None
@@ -21,6 +20,14 @@ _PARTITION = re.compile(r"(?:(hour|day|month|year|identity)\((\w+)\)|(\w+))")
 
 def _complete_through(value: Any) -> CompleteThrough | None:
     return CompleteThrough.parse(value)
+
+
+def _change_bounds(value: Any) -> tuple[str, ...]:
+    return column_names(value, what="change_bounds")
+
+
+def _key_columns(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else column_names(value, what="key_columns")
 
 
 def _flag(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -48,6 +55,8 @@ class IcebergSource:
         not take that second default.
     :param role: a ``driver`` makes work when it changes; a ``lookup`` is read whole, at one snapshot per session, and makes none:
         rows stay as the lookup was when they were last written.
+    :param change_bounds: columns whose least and greatest value among the changed rows the transform wants to know, as relation
+        ``<name>_bounds`` and as variables ``<name>_min_<column>`` and ``<name>_max_<column>``.
     :param key_columns: ``merge`` only: the columns that hold the process's keys, in their order; default is columns of the same
         names.
     :param pin: keep a tag ``inc_pin_<process>_<name>`` on the source at the snapshot that was consumed last, so that expiry cannot
@@ -60,7 +69,8 @@ class IcebergSource:
     complete_through: CompleteThrough | None = attrs.field(default=None, converter=_complete_through)
     role: Role = attrs.field(default="driver", validator=choice(Role))
     pin: bool = attrs.field(default=False, validator=_flag)
-    key_columns: tuple[str, ...] | None = attrs.field(default=None, converter=attrs.converters.optional(parse_keys))
+    change_bounds: tuple[str, ...] = attrs.field(default=(), converter=_change_bounds)
+    key_columns: tuple[str, ...] | None = attrs.field(default=None, converter=_key_columns)
 
     def __attrs_post_init__(self) -> None:
         check_table(self.table, what="the table of a source")
@@ -70,6 +80,10 @@ class IcebergSource:
         if self.role == "lookup" and self.pin is True:
             raise ArgumentError(
                 f"the lookup {self.table!r} is to be pinned", expected="pins on drivers only: a lookup has no watermark"
+            )
+        if self.role == "lookup" and self.change_bounds:
+            raise ArgumentError(
+                f"the lookup {self.table!r} has change_bounds", expected="them on drivers only: a lookup is read whole"
             )
         if self.role == "lookup" and self.key_columns is not None:
             raise ArgumentError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.filters import quote
 
 _TIMES = "__incremental_times"
+#: Column that says of a changed row whether it came (``insert``) or went (``delete``), as Spark's changelog views name it.
+CHANGE_TYPE = "_change_type"
 
 
 def changed_query(added: SourceRead, removed: SourceRead) -> str:
@@ -17,11 +19,23 @@ def changed_query(added: SourceRead, removed: SourceRead) -> str:
     """
     columns = ", ".join(quote(c) for c in added.schema.names)
     if not removed.parts:
-        return f"SELECT {columns}, 1 AS {quote(_TIMES)} FROM {quote(added.name)}"  # noqa: S608
+        return f"SELECT {columns}, 1 AS {_TIMES} FROM {quote(added.name)}"  # noqa: S608
     return (
-        f"SELECT {columns}, sum({quote(_TIMES)}) AS {quote(_TIMES)} FROM ("  # noqa: S608
-        f"SELECT {columns}, 1 AS {quote(_TIMES)} FROM {quote(added.name)} UNION ALL "
-        f"SELECT {columns}, -1 FROM {quote(removed.name)}) GROUP BY {columns} HAVING sum({quote(_TIMES)}) <> 0"
+        f"SELECT {columns}, sum({_TIMES}) AS {_TIMES} FROM ("  # noqa: S608
+        f"SELECT {columns}, 1 AS {_TIMES} FROM {quote(added.name)} UNION ALL "
+        f"SELECT {columns}, -1 FROM {quote(removed.name)}) GROUP BY {columns} HAVING sum({_TIMES}) <> 0"
+    )
+
+
+def changes_query(added: SourceRead, removed: SourceRead) -> str:
+    """Return the SQL of the changed rows, each as often as it came or went, with its ``_change_type``."""
+    columns = ", ".join(quote(c) for c in added.schema.names)
+    if not removed.parts:
+        return f"SELECT {columns}, 'insert' AS {CHANGE_TYPE} FROM {quote(added.name)}"  # noqa: S608
+    return (
+        f"SELECT {columns}, {CHANGE_TYPE} FROM (SELECT {columns}, "  # noqa: S608
+        f"CASE WHEN {_TIMES} > 0 THEN 'insert' ELSE 'delete' END AS {CHANGE_TYPE}, unnest(range(abs({_TIMES})::BIGINT)) "
+        f"FROM ({changed_query(added, removed)}))"
     )
 
 
@@ -32,8 +46,3 @@ def keys_query(added: SourceRead, removed: SourceRead, columns: Mapping[str, str
     """
     wanted = ", ".join(f"{quote(column)} AS {quote(name)}" for name, column in columns.items())
     return f"SELECT DISTINCT {wanted} FROM ({changed_query(added, removed)})"  # noqa: S608
-
-
-def null_keys_query(name: str, columns: Sequence[str]) -> str:
-    """Return the SQL that counts rows of a relation without a whole key."""
-    return f"SELECT count(*) AS n FROM {quote(name)} WHERE {' OR '.join(f'{quote(c)} IS NULL' for c in columns)}"  # noqa: S608

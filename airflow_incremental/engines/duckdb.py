@@ -13,8 +13,9 @@ import pyarrow as pa
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.limits import check_engine
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.core.reads import Changes, SourceRead
 from airflow_incremental.engines.columns import columns_of
+from airflow_incremental.engines.extras import Extras
 from airflow_incremental.engines.relations import bind, bind_ranges, open_connection
 from airflow_incremental.engines.streams import arrow_rows, relation_rows
 from airflow_incremental.engines.transform import Transform, order_terms, produce, translate
@@ -29,7 +30,10 @@ class DuckDBEngine:
     A transform is the text of one SELECT statement, or a function ``f(relations, plan)`` that gets a mapping of names
     to DuckDB relations and the plan, and returns a pyarrow Table, a pyarrow RecordBatchReader or a DuckDB relation.
     Either reads the sources by the names they are declared under, and ``plan_ranges`` (range_start, range_end:
-    TIMESTAMPTZ, half-open): the event times the plan replaces, or else adds to.
+    TIMESTAMPTZ, half-open): the event times the plan replaces, or else adds to. Of a driver ``orders`` it can also ask for
+    ``orders_changes`` (its rows that came or went, with ``_change_type``: ``insert`` or ``delete``), ``orders_ranges`` (the event
+    times of these), and ``orders_bounds`` (one row: ``min_<column>``, ``max_<column>`` of each of its ``change_bounds``), whose
+    values are variables as well: ``getvariable('orders_min_<column>')``.
 
     All relations share one connection: a function that reads one of them as a stream reads it to its end, or returns
     it, before it uses another.
@@ -56,6 +60,7 @@ class DuckDBEngine:
         plan: Plan,
         *,
         target_schema: pa.Schema | None,
+        changes: Sequence[Changes] = (),
         order_by: Sequence[str] = (),
         work_dir: Path | None = None,
     ) -> Iterator[pa.RecordBatchReader]:
@@ -63,6 +68,7 @@ class DuckDBEngine:
 
         :param target_schema: schema of the rows that come out, checked and converted without loss; None leaves the
             transform's own.
+        :param changes: what may be asked of the drivers.
         :param order_by: what the rows are sorted by (spilling to disk): columns, or ``hour(column)``, ``day(column)``,
             ``month(column)``, ``year(column)``; nulls come last.
         :param work_dir: where the database and what it spills live while the context is open; default is the system's.
@@ -71,8 +77,10 @@ class DuckDBEngine:
         :raises TransformInterrupted: :meth:`interrupt` was called, or memory or disk ran out.
         :raises PlanExpired: a file the plan reads is gone.
         """
-        with self._bound(reads, plan, work_dir) as worker:
-            made = produce(worker, transform, reads, plan)
+        with self._bound(reads, plan, work_dir) as (worker, extras):
+            extras.offer(changes)
+            made = produce(worker, transform, extras, plan)
+            reads = extras.reads
             if isinstance(made, duckdb.DuckDBPyRelation):
                 if order_by:
                     made = made.order(order_terms(made, order_by))
@@ -92,7 +100,13 @@ class DuckDBEngine:
                 yield relation_rows(sorter, relation, target_schema, reads=reads, failures=failures)
 
     def schema(
-        self, transform: Transform, reads: Sequence[SourceRead], plan: Plan, *, work_dir: Path | None = None
+        self,
+        transform: Transform,
+        reads: Sequence[SourceRead],
+        plan: Plan,
+        *,
+        changes: Sequence[Changes] = (),
+        work_dir: Path | None = None,
     ) -> pa.Schema:
         """Return the columns a transform returns, as types an Iceberg table can have.
 
@@ -100,10 +114,12 @@ class DuckDBEngine:
 
         :raises TransformError: as in :meth:`run`, or for columns without a type.
         """
-        if isinstance(transform, str):
+        empty = isinstance(transform, str)
+        if empty:
             reads = [attrs.evolve(read, parts=()) for read in reads]
-        with self._bound(reads, plan, work_dir) as worker:
-            made = produce(worker, transform, reads, plan)
+        with self._bound(reads, plan, work_dir, empty=empty) as (worker, extras):
+            extras.offer(changes)
+            made = produce(worker, transform, extras, plan)
             if not isinstance(made, duckdb.DuckDBPyRelation):
                 made = worker.con.cursor().from_arrow(pa.RecordBatchReader.from_batches(made.schema, []))
             return columns_of(made, typed=True)
@@ -117,8 +133,10 @@ class DuckDBEngine:
             worker.stop()
 
     @contextmanager
-    def _bound(self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None) -> Iterator[Worker]:
-        """Open a database in which every read is bound to its name."""
+    def _bound(
+        self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None, *, empty: bool = False
+    ) -> Iterator[tuple[Worker, Extras]]:
+        """Open a database in which every read is bound to its name, and others can be."""
         with work_directory(work_dir, "load") as directory:
             con = open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
             with self._working(con) as worker:
@@ -128,7 +146,7 @@ class DuckDBEngine:
                     worker.call(bind_ranges, con, plan)
                 except duckdb.Error as error:
                     raise translate(error, reads) from error
-                yield worker
+                yield worker, Extras(con, list(reads), empty=empty)
 
     @contextmanager
     def _working(self, con: duckdb.DuckDBPyConnection) -> Iterator[Worker]:

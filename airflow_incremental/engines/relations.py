@@ -73,9 +73,13 @@ def bind(con: duckdb.DuckDBPyConnection, read: SourceRead) -> None:
 
 
 def bind_ranges(con: duckdb.DuckDBPyConnection, plan: Plan) -> None:
-    """Make ``plan_ranges`` a table of the event times the plan replaces, or else affects: half-open, in UTC, by start."""
-    ranges = (plan.replaced or plan.affected).ranges
-    utc = pa.timestamp("us", "UTC")
+    """Make ``plan_ranges`` a table of the event times the plan replaces, or else affects."""
+    ranges_table(con, PLAN_RANGES, plan.replaced or plan.affected)
+
+
+def ranges_table(con: duckdb.DuckDBPyConnection, name: str, event_times: EventRanges) -> None:
+    """Make a table of event times: ``range_start`` and ``range_end``, half-open, in UTC, by start."""
+    ranges, utc = event_times.ranges, pa.timestamp("us", "UTC")
     con.register(
         "incremental_plan_in",
         pa.table(
@@ -85,7 +89,7 @@ def bind_ranges(con: duckdb.DuckDBPyConnection, plan: Plan) -> None:
             }
         ),
     )
-    con.execute(f"CREATE TABLE {PLAN_RANGES} AS SELECT * FROM incremental_plan_in ORDER BY range_start")  # noqa: S608
+    con.execute(f"CREATE TABLE {quote(name)} AS SELECT * FROM incremental_plan_in ORDER BY range_start")  # noqa: S608
     con.unregister("incremental_plan_in")
 
 

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from airflow_incremental.core.errors import IncrementalError, TransformError
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.reads import PLAN_RANGES, SourceRead
+from airflow_incremental.core.reads import INTERNAL_PREFIX, PLAN_RANGES, SourceRead
 from airflow_incremental.engines.columns import columns_of
+from airflow_incremental.engines.extras import Extras
 from airflow_incremental.engines.filters import quote
 from airflow_incremental.engines.relations import expired, local_path
 from airflow_incremental.engines.worker import TransformInterrupted, Worker
@@ -25,9 +26,17 @@ Transform: TypeAlias = str | Callable[..., Any]
 
 
 class _Relations(dict[str, duckdb.DuckDBPyRelation]):
-    """What a function is given: names and their rows."""
+    """What a function is given: names and their rows; what is not bound yet is when it is asked for."""
+
+    def __init__(self, worker: Worker, extras: Extras) -> None:
+        super().__init__((name, _relation(worker, name)) for name in names(extras.reads))
+        self._worker = worker
+        self._extras = extras
 
     def __missing__(self, name: object) -> duckdb.DuckDBPyRelation:
+        if isinstance(name, str) and self._worker.call(self._extras.bind, name):
+            found = self[name] = _relation(self._worker, name)
+            return found
         raise TransformError(
             f"the transform asks for the relation {name!r}",
             expected=f"one of the names this transform can read: {', '.join(self)}",
@@ -35,20 +44,24 @@ class _Relations(dict[str, duckdb.DuckDBPyRelation]):
         )
 
 
+def _relation(worker: Worker, name: str) -> duckdb.DuckDBPyRelation:
+    return worker.con.query(f"SELECT * FROM {quote(name)}")  # noqa: S608
+
+
 def produce(
-    worker: Worker, transform: Transform, reads: Sequence[SourceRead], plan: Plan
+    worker: Worker, transform: Transform, extras: Extras, plan: Plan
 ) -> duckdb.DuckDBPyRelation | pa.RecordBatchReader:
     """Run a callable, or bind SQL without running it: rows in Arrow, or a relation that is run when it is read.
 
     A callable runs in the caller's thread (what it uses may be bound to it), its relations in the engine's connection.
 
-    :param reads: what is bound in the worker's connection.
+    :param extras: what is bound in the worker's connection, and what can be.
     :raises TransformError: see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`.
     """
     if isinstance(transform, str):
-        return worker.call(_query, worker.con, transform, reads)
-    relations = _Relations({name: worker.con.query(f"SELECT * FROM {quote(name)}") for name in names(reads)})  # noqa: S608
-    return _call(worker, transform, relations, plan)
+        worker.call(extras.bind_mentioned, transform)
+        return worker.call(_query, worker.con, transform, extras.reads)
+    return _call(worker, transform, _Relations(worker, extras), plan)
 
 
 def _query(con: duckdb.DuckDBPyConnection, sql: str, reads: Sequence[SourceRead]) -> duckdb.DuckDBPyRelation:
@@ -130,7 +143,7 @@ def translate(error: Exception, reads: Sequence[SourceRead]) -> IncrementalError
 
 def names(reads: Sequence[SourceRead]) -> list[str]:
     """Return every name a transform can read."""
-    return [*(read.name for read in reads), PLAN_RANGES]
+    return [*(read.name for read in reads if not read.name.startswith(INTERNAL_PREFIX)), PLAN_RANGES]
 
 
 def _exists(path: str) -> bool:

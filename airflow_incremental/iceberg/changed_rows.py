@@ -6,55 +6,50 @@ how often each row occurs, rows that came less rows that went are the later snap
 
 from __future__ import annotations
 
-import attrs
 from pyiceberg.table import FileScanTask, Table
 
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.plan import SourcePlan
-from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.core.reads import INTERNAL_PREFIX, ChangedRows
+from airflow_incremental.core.watermark import SourcePosition
 from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.reads import schema_at, source_read
 from airflow_incremental.iceberg.scan import added_tasks, live_tasks
 
 
-@attrs.frozen(kw_only=True)
-class ChangedRows:
-    """Both sides of a change, under the schema of the pinned snapshot."""
-
-    added: SourceRead
-    removed: SourceRead
-
-
 def read_changed(table: Table, source: SourcePlan, changes: ChangeSet, *, event_time: str | None) -> ChangedRows:
-    """Return the rows of a source that came (``<name>_added``) and went (``<name>_removed``).
+    """Return the rows of a source that came and went, under the schema of the pinned snapshot.
 
     :param changes: from the plan's base to its pinned snapshot.
     :raises PlanExpired: the pinned snapshot or a file is gone.
     """
     schema = schema_at(table, source.pinned.snapshot_id)
-    added, removed = _tasks(table, source, changes)
+    added, removed = changed_tasks(table, source.base, source.pinned, changes)
     return ChangedRows(
-        added=source_read(table, f"{source.name}_added", schema, added, event_time=event_time),
-        removed=source_read(table, f"{source.name}_removed", schema, removed, event_time=event_time),
+        added=source_read(table, f"{INTERNAL_PREFIX}{source.name}_added", schema, added, event_time=event_time),
+        removed=source_read(table, f"{INTERNAL_PREFIX}{source.name}_removed", schema, removed, event_time=event_time),
     )
 
 
-def _tasks(table: Table, source: SourcePlan, changes: ChangeSet) -> tuple[list[FileScanTask], list[FileScanTask]]:
+def changed_tasks(
+    table: Table, before: SourcePosition | None, after: SourcePosition, changes: ChangeSet
+) -> tuple[list[FileScanTask], list[FileScanTask]]:
+    """Return the files whose rows came and those whose rows went, each with its row-level deletes of the time."""
     index = SnapshotIndex(table.metadata)
-    base = index.get(None if source.base is None else source.base.snapshot_id)
-    head = index.get(source.pinned.snapshot_id)
+    base = index.get(None if before is None else before.snapshot_id)
+    head = index.get(after.snapshot_id)
     if base is None or head is None or not (changes.removed or changes.deletes):
         # Nothing is known to have gone: a first run, new files, or those newer than a position that is lost.
         return added_tasks(table, changes.added, changes.masks, keep=None, drop=None), []
-    before = {t.file.file_path: t for t in live_tasks(table, base, column=None, keep=None)}
-    if not changes.deletes and all(c.path in before for c in changes.removed):
+    old = {t.file.file_path: t for t in live_tasks(table, base, column=None, keep=None)}
+    if not changes.deletes and all(c.path in old for c in changes.removed):
         return (
             added_tasks(table, changes.added, changes.masks, keep=None, drop=None),
-            [before[c.path] for c in changes.removed],
+            [old[c.path] for c in changes.removed],
         )
     # Row-level deletes, or files that came by compaction within the window and went again: the two snapshots themselves tell.
-    after = {t.file.file_path: t for t in live_tasks(table, head, column=None, keep=None)}
-    return _unlike(after, before), _unlike(before, after)
+    new = {t.file.file_path: t for t in live_tasks(table, head, column=None, keep=None)}
+    return _unlike(new, old), _unlike(old, new)
 
 
 def _unlike(these: dict[str, FileScanTask], those: dict[str, FileScanTask]) -> list[FileScanTask]:

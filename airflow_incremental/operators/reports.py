@@ -33,6 +33,7 @@ SESSION_VALUES = {
     "late_ranges": "the part of the ranges below what was already complete",
     "snapshots": "source name -> snapshot id to read",
     "base_snapshots": "source name -> snapshot id consumed before, or None",
+    "bounds": "source name -> column of its change_bounds -> [least, greatest] value among the changed rows, or None",
     "complete_through": "event time up to which the target will be complete, or None",
 }
 
@@ -54,6 +55,7 @@ def session_values(plan: Plan, *, branch: str) -> dict[str, Any]:
         "late_ranges": plan.late.to_json(),
         "snapshots": {s.name: s.pinned.snapshot_id for s in plan.sources},
         "base_snapshots": {s.name: None if s.base is None else s.base.snapshot_id for s in plan.sources},
+        "bounds": {s.name: dict(s.bounds) for s in plan.sources},
         "complete_through": _time(plan.watermark),
     }
 

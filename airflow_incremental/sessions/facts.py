@@ -15,16 +15,20 @@ from airflow_incremental.core.parts import SourceFacts
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg.bounds import EventColumn
+from airflow_incremental.iceberg.change_bounds import Bounds, change_bounds
+from airflow_incremental.iceberg.changed_rows import changed_tasks
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.completeness import rule_of, told_through
 from airflow_incremental.iceberg.event_times import count_before
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of, snapshot_at
+from airflow_incremental.iceberg.reads import schema_at
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
 
+    from airflow_incremental.core.spec import ProcessSpec
     from airflow_incremental.sessions.process import Process
 
 log = logging.getLogger(__name__)
@@ -81,6 +85,7 @@ def source_facts(
         base=base,
         pinned=pinned,
         changes=changes,
+        bounds=bounds_between(spec, name, table, base, pinned, changes),
         rows_late=late,
         position_is_old=_is_old(table, base, pinned),
         rule=rule,
@@ -103,7 +108,26 @@ def facts_between(
     if source.role == "lookup":
         return SourceFacts(base=None, pinned=found, changes=ChangeSet(derivation="unchanged"))
     changes = _detect(process, name, table, base=base, head=found.snapshot_id, grain=None)
-    return SourceFacts(base=base, pinned=found, changes=changes)
+    bounds = bounds_between(process.spec, name, table, base, found, changes)
+    return SourceFacts(base=base, pinned=found, changes=changes, bounds=bounds)
+
+
+def bounds_between(  # noqa: PLR0917
+    spec: ProcessSpec,
+    name: str,
+    table: Table,
+    base: SourcePosition | None,
+    pinned: SourcePosition,
+    changes: ChangeSet,
+) -> Bounds:
+    """Return the bounds that are asked for of the rows that changed between two positions."""
+    columns = spec.sources[name].change_bounds
+    if not columns:
+        return {}
+    if spec.mode == "append":
+        changes, _, _ = changes.without_rewrites()
+    came, went = changed_tasks(table, base, pinned, changes)
+    return change_bounds(table, schema_at(table, pinned.snapshot_id), columns, [*came, *went])
 
 
 def _start(process: Process, name: str, table: Table) -> Snapshot | None:

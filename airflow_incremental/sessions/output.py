@@ -16,7 +16,7 @@ from airflow_incremental.iceberg.progress import Progress, find_progress, save_p
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
-from airflow_incremental.sessions.reading import source_reads
+from airflow_incremental.sessions.reading import source_changes, source_reads
 from airflow_incremental.sessions.state import keep_state
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_incremental.core.plan import Plan
-    from airflow_incremental.core.reads import SourceRead
+    from airflow_incremental.core.reads import Changes, SourceRead
     from airflow_incremental.engines.transform import Transform
     from airflow_incremental.iceberg.keys import KeySet
     from airflow_incremental.sessions.process import Process, Session
@@ -44,7 +44,12 @@ def produce(session: Session, target: Table, fingerprint: str, keys: KeySet | No
     if process.transform is None:
         return collect(target, process.spec, plan)
     producer = _Producer(
-        session=session, target=target, transform=process.transform, fingerprint=fingerprint, keys=keys
+        session=session,
+        target=target,
+        transform=process.transform,
+        fingerprint=fingerprint,
+        keys=keys,
+        changes=source_changes(process, plan),
     )
     write_id, files = producer.in_steps() if plan.mode == "stateful" else producer.at_once()
     return Output(
@@ -63,6 +68,7 @@ class _Producer:
     transform: Transform
     fingerprint: str
     keys: KeySet | None
+    changes: Sequence[Changes]
 
     @property
     def process(self) -> Process:
@@ -136,6 +142,7 @@ class _Producer:
             reads,
             plan,
             target_schema=self.target.schema().as_arrow(),
+            changes=self.changes,
             order_by=tuple(dict.fromkeys((*partition_order(self.target), *((event_time,) if event_time else ())))),
             work_dir=self.process.work_dir,
         ) as batches:

@@ -48,7 +48,7 @@ from airflow_incremental.sessions.facts import source_facts
 from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
-from airflow_incremental.sessions.reading import source_reads
+from airflow_incremental.sessions.reading import source_changes, source_reads
 from airflow_incremental.sessions.restating import restatement
 
 if TYPE_CHECKING:
@@ -276,7 +276,11 @@ def _create(process: Process) -> Table:
             hint="load the source first, or create the table",
         )
     schema = process.engine.schema(
-        process.transform, source_reads(process, decided), decided, work_dir=process.work_dir
+        process.transform,
+        source_reads(process, decided),
+        decided,
+        changes=source_changes(process, decided),
+        work_dir=process.work_dir,
     )
     if not spec.target.create:
         raise TableError(

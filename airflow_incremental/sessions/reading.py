@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import attrs
@@ -9,7 +10,8 @@ import attrs
 from airflow_incremental.core.errors import PlanExpired, WatermarkLost
 from airflow_incremental.core.plan import Plan, SourcePlan
 from airflow_incremental.core.ranges import EventRanges, TimeRange
-from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.core.reads import INTERNAL_PREFIX, ChangedRows, Changes, SourceRead
+from airflow_incremental.iceberg.changed_rows import read_changed
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.reads import read_added, read_keys, read_ranges
@@ -45,6 +47,33 @@ def source_reads(
             ranges = plan.read if part is None else EventRanges((part,))
             found.append(_ranges(process, source, table, None if ranges.is_everything else ranges))
     return found
+
+
+def source_changes(process: Process, plan: Plan) -> list[Changes]:
+    """Return what the transform may ask of the drivers besides their rows; each is looked for once, when it asks."""
+    return [
+        Changes(
+            name=source.name,
+            find=cache(partial(_changed_rows, process, plan, source)),
+            ranges=source.changed,
+            bounds=source.bounds,
+        )
+        for source in plan.sources
+        if source.derivation != "lookup"
+    ]
+
+
+def _changed_rows(process: Process, plan: Plan, source: SourcePlan) -> ChangedRows:
+    event_time = process.spec.sources[source.name].event_time
+    if source.derivation != "restatement":
+        changes, table = pinned_changes(process, plan, source)
+        return read_changed(table, source, changes, event_time=event_time)
+    # What is computed again on purpose counts as changed, whole.
+    whole = _ranges(process, source, _table(process, plan, source), None if plan.read.is_everything else plan.read)
+    return ChangedRows(
+        added=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_added"),
+        removed=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_removed", parts=(), rows=0, bytes=0, files=0),
+    )
 
 
 def key_columns(spec: ProcessSpec, name: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.spec import Initial, ProcessSpec
 from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.change_bounds import Bounds, range_bounds
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of
 from airflow_incremental.iceberg.seal import SUMMARY_RANGES
@@ -90,7 +91,7 @@ class _Cleared:
                         "the source snapshot of the watermark is expired, so nothing can be computed as of it"
                     )
             pinned[name] = position_of(table, head_of(table, source.branch))
-        return self._plan(pinned, ranges)
+        return self._with_bounds(self._plan(pinned, ranges))
 
     def of_keys(self) -> Plan | None:
         """Plan the keys that changed since before the session, as of the watermark: those it wrote, and what changed since."""
@@ -134,6 +135,21 @@ class _Cleared:
             reason=self.reason,
             changes=changes,
         )
+
+    def _with_bounds(self, plan: Plan) -> Plan:
+        """Return the plan with the bounds that are asked for, of all rows that are computed again."""
+        keep = None if plan.read.is_everything else plan.read
+        sources = []
+        for source in plan.sources:
+            declared = self.spec.sources[source.name]
+            bounds: Bounds = {}
+            if declared.change_bounds:
+                table = load_table(self.process.catalog, source.table, role="source")
+                bounds = range_bounds(
+                    table, source.pinned.snapshot_id, declared.change_bounds, event_time=declared.event_time, keep=keep
+                )
+            sources.append(attrs.evolve(source, bounds=bounds))
+        return attrs.evolve(plan, sources=tuple(sources))
 
     @staticmethod
     def _anew(why: str) -> None:
