@@ -82,6 +82,14 @@ def test_a_column_named_like_a_call_is_a_column() -> None:
     assert run("FROM src", read_of(rows), order_by=("day(at)",)).column(0).to_pylist() == [1, 2]
 
 
+def test_a_function_may_fetch_times_with_zone_as_python_values() -> None:
+    def transform(relations: Any, _plan: Any) -> pa.Table:
+        ((start, _),) = relations["plan_ranges"].fetchall()
+        return pa.table({"start": [start.isoformat()]})
+
+    assert run(transform, of=plan(replaced=hours(1))).to_pylist() == [{"start": "2024-01-01T01:00:00+00:00"}]
+
+
 def test_a_function_gets_the_plan_and_its_ranges() -> None:
     made = plan(replaced=hours(1, 7))
     seen: list[Plan] = []
