@@ -193,6 +193,7 @@ class TestWhatIsKept:
         ({"on_skipped": "ignore"}, "on_skipped is 'ignore'.*'fail', 'keep'"),
         ({"mode": "append", "budget": 3}, "mode='append' and budget='3'.*leave budget out"),
         ({"mode": "append", "max_lookback": 3600}, "mode='append' and max_lookback='1:00:00'"),
+        ({"mode": "merge", "keys": ["id"], "budget": 3}, "mode='merge' and budget='3'"),
         ({"mode": "append", "on_skipped": "keep"}, "mode='append' and on_skipped='keep'"),
     ],
 )
