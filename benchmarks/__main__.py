@@ -1,4 +1,4 @@
-"""The door: ``python -m benchmarks [NAME ...] [--quick] [--rounds N]``."""
+"""The door: ``python -m benchmarks [NAME ...] [--quick] [--rounds N] [--daily-rows N] [--ticks N]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import attrs
+
 from benchmarks.report import OUTPUT, Report
 from benchmarks.timing import ROOT
 
@@ -21,6 +23,9 @@ NAMES = {
     "noop": "a run with nothing to do",
     "parse": "importing the package in a DAG file",
     "memory": "a load larger than memory",
+    "late": "a chain of tables while rows come late",
+    "late-none": "the same chain while none does",
+    "late-dense": "the same chain while they come on ever more days",
 }
 _ROUNDS, _QUICK_ROUNDS = 5, 1
 
@@ -31,21 +36,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; default is all of them")
     parser.add_argument("--quick", action="store_true", help="tiny sizes and few rounds: whether it runs, not how fast")
     parser.add_argument("--rounds", type=int, help=f"rounds of each contender; default {_ROUNDS}")
+    parser.add_argument(
+        "--daily-rows", type=int, help="late...: events of a day; 200000 is the whole benchmark, see there"
+    )
+    parser.add_argument("--ticks", type=int, help="late...: days that arrive one after the other")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="directory of the results")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in NAMES]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}")
-    for name in options.names or NAMES:
+    names = options.names or list(NAMES)
+    scale = {name: value for name in ("daily_rows", "ticks") if (value := getattr(options, name)) is not None}
+    if scale and not all(name.startswith("late") for name in names):
+        parser.error("--daily-rows and --ticks are for late, late-none and late-dense")
+    for name in names:
         started = time.perf_counter()
         print(f"\n== {name}: {NAMES[name]}")
-        module = importlib.import_module(f"benchmarks.{name}")
+        module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
         report = Report(
-            name=name, quick=options.quick, rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS)
+            name=name,
+            quick=options.quick,
+            rounds=options.rounds or (_QUICK_ROUNDS if options.quick else _ROUNDS),
+            directory=options.output,
         )
         with tempfile.TemporaryDirectory(prefix="bench-") as home:
-            module.run(report, Path(home), module.QUICK if options.quick else module.FULL)
-        path = report.finish(options.output)
+            size = module.QUICK if options.quick else module.FULL
+            module.run(report, Path(home), attrs.evolve(size, **scale) if scale else size)
+        path = report.finish()
         shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         print(f"  {shown}, {time.perf_counter() - started:.0f} s")
 

@@ -77,6 +77,8 @@ class Report:
     name: str
     quick: bool
     rounds: int
+    #: Where the results go.
+    directory: Path = OUTPUT
     tables: dict[str, list[Case]] = attrs.field(factory=dict)
     aims: list[Aim] = attrs.field(factory=list)
 
@@ -99,15 +101,19 @@ class Report:
             raise ValueError("an aim has a bound")
         self.aims.append(Aim(text=text, value=value, limit=limit, at_least=least is not None, unit=unit))
 
-    def finish(self, directory: Path = OUTPUT) -> Path:
+    def beside(self, suffix: str) -> Path:
+        """Return the path of a further file of results, such as all single figures as CSV."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        return self.directory / f"{self.name}.{suffix}"
+
+    def finish(self) -> Path:
         """Print the aims, write the JSON and return its path."""
         for aim in self.aims:
             word = "at least" if aim.at_least else "at most"
             print(
                 f"  {'met    ' if aim.met else 'NOT met'}  {aim.text}: {number(aim.value)} {aim.unit}, {word} {number(aim.limit)}"
             )
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / f"{self.name}.json"
+        path = self.beside("json")
         value = {
             "benchmark": self.name,
             "quick": self.quick,

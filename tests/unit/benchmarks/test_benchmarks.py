@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,40 @@ def test_planning_reads_one_list_and_the_changed_manifests(results: Path) -> Non
     grid = next(t for title, t in tables.items() if "window" in title)
     for case in grid:
         assert case["counts"]["reads detect"] == 1 + case["labels"]["window"]
+
+
+def lines_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("late")])
+def test_ours_is_right_whatever_comes_late(results: Path, name: str) -> None:
+    ours = [line for line in lines_of(results / f"{name}.csv") if line["contender"] == "ours"]
+    assert {line["wrong"] for line in ours} == {"0"}
+    assert {line["tick"] for line in ours} >= {"0", "1"}
+
+
+def test_a_short_lookback_is_wrong(results: Path) -> None:
+    found = {"lookback 3": 0, "lookback 200": 0, "full": 0}
+    for line in lines_of(results / "late.csv"):
+        if line["contender"] in found:
+            found[line["contender"]] += int(line["wrong"])
+    assert found.pop("lookback 3") > 0
+    assert set(found.values()) == {0}
+
+
+def test_where_ours_loses_is_printed(results: Path) -> None:
+    tables = json.loads((results / "late.json").read_text())["tables"]
+    (lost,) = [cases for title, cases in tables.items() if "loses" in title]
+    # Three days are read less than those that changed, and wrong.
+    assert any(case["labels"] == {"against": "lookback 3", "hop": "facts"} and case["counts"] for case in lost)
+
+
+def test_a_scale_is_for_late_bench(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["late", "noop", "--ticks", "3"])
+    assert "are for late" in capsys.readouterr().err
 
 
 def test_a_benchmark_that_is_not_there_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,12 +189,12 @@ def test_a_child_says_what_it_used() -> None:
 
 
 def test_an_aim_has_a_bound(tmp_path: Path) -> None:
-    report = Report(name="some", quick=True, rounds=1)
+    report = Report(name="some", quick=True, rounds=1, directory=tmp_path)
     report.aim("as fast as can be", 3.0, most=2.0, unit="ms")
     report.aim("as much as can be", 3.0, least=2.0, unit="rows")
     with pytest.raises(ValueError, match="bound"):
         report.aim("boundless", 1.0, unit="ms")
-    found = json.loads(report.finish(tmp_path).read_text())
+    found = json.loads(report.finish().read_text())
     assert [a["met"] for a in found["aims"]] == [False, True]
 
 
