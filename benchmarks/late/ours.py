@@ -13,13 +13,14 @@ from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.process import Process
-from benchmarks.late.hops import COMPLETE, FACTS, STATES, Hop
+from benchmarks.late.hops import COMPLETE, CUSTOMERS, FACTS, STATES, Hop
 from benchmarks.late.place import Place
 
 #: Hop -> what its author declares.
 DECLARED: dict[str, dict[str, Any]] = {
     FACTS.name: {"mode": "overwrite"},
     STATES.name: {"mode": "stateful", "state": "latest_by(customer_id)"},
+    CUSTOMERS.name: {"mode": "merge", "keys": ("customer_id",)},
 }
 
 

@@ -40,12 +40,6 @@ class Results:
         return cls([line for line in lines if line.tick])
 
     @property
-    def hops(self) -> list[str]:
-        """The hops of the chain that all contenders keep up to date."""
-        names = [{line.spent.hop for line in self.lines if line.contender == name} for name in self.contenders]
-        return [hop for hop in HOPS if all(hop in found for found in names)]
-
-    @property
     def contenders(self) -> list[str]:
         """Who took part."""
         return list(dict.fromkeys(line.contender for line in self.lines))
@@ -54,7 +48,7 @@ class Results:
         """Return one figure for each tick, over one hop or all of them."""
         found: dict[int, float] = {}
         for line in self.lines:
-            if line.contender == contender and line.spent.hop in (self.hops if hop == ALL else [hop]):
+            if line.contender == contender and hop in (ALL, line.spent.hop):
                 found[line.tick] = found.get(line.tick, 0.0) + measure(line)
         return list(found.values())
 
@@ -98,13 +92,13 @@ class Results:
         )
         report.table(
             "Medians by hop (wrong partitions; of customers, which has none, wrong rows)",
-            [self.case(name, hop) for hop in self.hops for name in self.contenders],
+            [self.case(name, hop) for hop in HOPS for name in self.contenders],
         )
 
     def lost(self) -> Iterator[Case]:
         """Yield every comparison in which the package needs more, also than contenders that are wrong."""
         for other in self.contenders[1:]:
-            for hop in (*self.hops, ALL):
+            for hop in (*HOPS, ALL):
                 worse = {name: self.times("ours", other, hop, name) for name in MEASURES}
                 worse = {name: times for name, times in worse.items() if times > _WORSE}
                 if worse:
@@ -116,7 +110,7 @@ class Results:
 
     def besides_the_engine(self, other: str) -> Iterator[Case]:
         """Yield what each hop costs outside of DuckDB: planning, writing, committing."""
-        for hop in (*self.hops, ALL):
+        for hop in (*HOPS, ALL):
             took = {
                 name: self.series(name, hop, lambda line: (line.spent.wall_s - line.spent.engine_s) * 1000)
                 for name in ("ours", other)
@@ -138,6 +132,6 @@ class Results:
                 ratios={
                     f"{measure}, {hop}": some.times(other, "ours", hop, measure)
                     for measure in ("rows read", "engine ms", "wall ms")
-                    for hop in (*self.hops, ALL)
+                    for hop in (*HOPS, ALL)
                 },
             )
