@@ -58,7 +58,7 @@ typecheck: $(READY) ## mypy, strict
 	$(VENV)/mypy $(wildcard airflow_incremental demo benchmarks)
 
 .PHONY: bench
-bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json
+bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json and *.csv
 	$(VENV)/python -m benchmarks $(ARGS)
 
 .PHONY: wheel

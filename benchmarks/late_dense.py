@@ -16,7 +16,7 @@ from benchmarks.report import Report
 
 _CORRECT = "lookback 200"
 FULL = attrs.evolve(late.FULL, contenders=("ours", _CORRECT), late="dense", ticks=2 * len(LEVELS))
-QUICK = attrs.evolve(late.QUICK, contenders=FULL.contenders, late="dense", ticks=1)
+QUICK = attrs.evolve(late.QUICK, contenders=FULL.contenders, late="dense")
 
 
 def run(report: Report, home: Path, scale: Scale) -> None:

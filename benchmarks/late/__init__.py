@@ -24,7 +24,7 @@ __all__ = ["ALL", "FULL", "QUICK", "measured", "run"]
 
 _CORRECT = "lookback 200"
 FULL = Scale(contenders=("ours", "full", "lookback 3", _CORRECT, "merge"))
-QUICK = Scale(contenders=FULL.contenders, history=20, daily_rows=100, ticks=2)
+QUICK = Scale(contenders=FULL.contenders, history=20, daily_rows=200, ticks=1)
 _LEAST_TIMES = 5
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -186,6 +187,8 @@ def _serve(pipe: Connection, name: str, home: Path, memory_limit: str | None) ->
     # As in the door: what sessions and pyiceberg say to people on call.
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    # DuckDB takes a process without a main file for a prompt, and draws progress bars.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     worker = Worker(name=name, home=home, memory_limit=memory_limit)
     while True:
         try:
