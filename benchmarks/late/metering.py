@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from typing import Any
 
 import attrs
 import pyarrow as pa
@@ -58,25 +58,14 @@ class MeteredEngine(DuckDBEngine):
 
     @contextmanager
     def run(
-        self,
-        transform: Transform,
-        reads: Sequence[SourceRead],
-        plan: Plan,
-        *,
-        target_schema: pa.Schema | None,
-        order_by: Sequence[str] = (),
-        work_dir: Path | None = None,
+        self, transform: Transform, reads: Sequence[SourceRead], plan: Plan, **options: Any
     ) -> Iterator[pa.RecordBatchReader]:
         """Run a transform; the time in which its consumer writes is not counted."""
         self.meter.count(reads)
         with ExitStack() as stack:
             with self.meter.clock():
                 # Named, not super(): attrs makes the class anew, for its slots, and does not see into a decorated function.
-                rows = stack.enter_context(
-                    DuckDBEngine.run(
-                        self, transform, reads, plan, target_schema=target_schema, order_by=order_by, work_dir=work_dir
-                    )
-                )
+                rows = stack.enter_context(DuckDBEngine.run(self, transform, reads, plan, **options))
             yield pa.RecordBatchReader.from_batches(rows.schema, self._clocked(rows))
 
     def _clocked(self, rows: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
