@@ -30,18 +30,19 @@ def airflow_database() -> Iterator[None]:
     settings.dispose_orm()
 
 
+def connect(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the catalog of a test's tables behind the connection ``test``."""
+    extra = {"type": "sql", "uri": f"sqlite:///{home}/catalog.db", "warehouse": f"file://{home}/warehouse"}
+    monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps({"conn_type": "iceberg", "extra": extra}))
+
+
 @pytest.fixture
 def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World]:
     """Make the tables of a test, in the catalog behind the connection ``test``."""
 
     def make(**arguments: Any) -> World:
         world = World(home=tmp_path / "lake", **arguments).set_up()
-        extra = {
-            "type": "sql",
-            "uri": f"sqlite:///{world.home}/catalog.db",
-            "warehouse": f"file://{world.home}/warehouse",
-        }
-        monkeypatch.setenv(f"AIRFLOW_CONN_{CONN_ID.upper()}", json.dumps({"conn_type": "iceberg", "extra": extra}))
+        connect(world.home, monkeypatch)
         return world
 
     return make
