@@ -48,9 +48,28 @@ class DuckDBEngine:
     threads: int | None = None
     #: What runs now, so that another thread or a signal handler can stop it.
     _workers: list[Worker] = attrs.field(factory=list, init=False, eq=False, repr=False)
+    #: The database that is kept open, while one is.
+    _kept: list[duckdb.DuckDBPyConnection] = attrs.field(factory=list, init=False, eq=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         check_engine(self.memory_limit, self.threads)
+
+    @contextmanager
+    def kept_open(self, work_dir: Path | None = None) -> Iterator[None]:
+        """Use one database for all runs while the context is open: many small runs take longer to open theirs than to work.
+
+        The runs have to follow one another. What one of them makes is gone before the next one begins.
+
+        :param work_dir: as in :meth:`run`, whose own does not count meanwhile.
+        """
+        with work_directory(work_dir, "load") as directory:
+            con = open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
+            self._kept.append(con)
+            try:
+                yield
+            finally:
+                self._kept.remove(con)
+                con.close()
 
     @contextmanager
     def run(
@@ -137,16 +156,24 @@ class DuckDBEngine:
         self, reads: Sequence[SourceRead], plan: Plan, work_dir: Path | None, *, empty: bool = False
     ) -> Iterator[tuple[Worker, Extras]]:
         """Open a database in which every read is bound to its name, and others can be."""
+        with self._connection(work_dir) as con, self._working(con) as worker:
+            try:
+                for read in reads:
+                    worker.call(bind, con, read)
+                worker.call(bind_ranges, con, plan)
+            except duckdb.Error as error:
+                raise translate(error, reads) from error
+            yield worker, Extras(con, list(reads), empty=empty)
+
+    @contextmanager
+    def _connection(self, work_dir: Path | None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open an empty database; in one that is kept open, a transaction that ends with its connection and leaves nothing."""
+        if self._kept:
+            con = self._kept[-1].cursor()
+            yield con.begin()
+            return
         with work_directory(work_dir, "load") as directory:
-            con = open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
-            with self._working(con) as worker:
-                try:
-                    for read in reads:
-                        worker.call(bind, con, read)
-                    worker.call(bind_ranges, con, plan)
-                except duckdb.Error as error:
-                    raise translate(error, reads) from error
-                yield worker, Extras(con, list(reads), empty=empty)
+            yield open_connection(directory, memory_limit=self.memory_limit, threads=self.threads)
 
     @contextmanager
     def _working(self, con: duckdb.DuckDBPyConnection) -> Iterator[Worker]:

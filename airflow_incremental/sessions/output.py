@@ -96,7 +96,11 @@ class _Producer:
         # A try's own files never have the names of another one's.
         own_id, files = uuid.uuid4(), [] if done is None else list(done.files)
         saved = time.monotonic()
-        with keep_state(self.process, self.plan, self.target, start=parts[0].start) as state:
+        engine, work_dir = self.process.engine, self.process.work_dir
+        with (
+            engine.kept_open(work_dir),
+            keep_state(self.process, self.plan, self.target, start=parts[0].start) as state,
+        ):
             if done is not None:
                 log.info("an earlier try finished the steps before %s; going on there", format_time(done.through))
                 if state is not None:

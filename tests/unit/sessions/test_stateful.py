@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import attrs
 import pytest
@@ -15,6 +16,7 @@ from pyiceberg.types import StringType
 from airflow_incremental.core.errors import ArgumentError, NullEventTime, TableError, TargetChanged, TransformError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.tables import IcebergSource
+from airflow_incremental.engines import duckdb
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg.state import process_of, published
@@ -206,6 +208,17 @@ def test_starting_from_now(tmp_path: Path) -> None:
     world.land(5)
     world.tick()
     assert sorted(r[0] for r in world.target_rows()) == [hour(3)], "from hour 3 on, which was not complete"
+
+
+def test_all_steps_share_a_database(tmp_path: Path) -> None:
+    """Opening one takes longer than a small step."""
+    world, opened = Balances(home=tmp_path, step="hour").set_up(), []
+    for last in (2, 9):
+        world.land(*range(last), last)
+        with patch.object(duckdb, "open_connection", wraps=duckdb.open_connection) as calls:
+            assert world.tick().did_publish
+        opened.append(calls.call_count)
+    assert opened[0] == opened[1], "for nine steps as many as for two"
 
 
 def test_steps_of_a_finer_unit_than_the_partitions(tmp_path: Path) -> None:
