@@ -109,6 +109,28 @@ class AirflowClient(RestClient):
         state: str = self.call("GET", _run(dag_id, run_id))["state"]
         return state
 
+    def latest_run(self, dag_id: str) -> str | None:
+        """Return the id of the run that was made last, or None if there is none."""
+        params = {"order_by": "-id", "limit": 1}
+        runs = self.call("GET", f"/dags/{quote(dag_id)}/dagRuns", params=params)["dag_runs"]
+        return runs[0]["dag_run_id"] if runs else None
+
+    def wait_for_new_run(self, dag_id: str, previous: str | None, timeout: float = 120) -> str:
+        """Wait until a DAG that Airflow starts by itself has a newer run, and return its id.
+
+        Which run an asset event has started is a question Airflow 3.1 answers with an error while the run is queued.
+
+        :param previous: what ``latest_run`` said before.
+        :raises AirflowError: there was none in time.
+        """
+
+        def look() -> str | None:
+            found = self.latest_run(dag_id)
+            return found if found != previous else None
+
+        found: str = self.wait_until(look, timeout=timeout, what=f"a new run of {dag_id}")
+        return found
+
     def wait_for_run(self, dag_id: str, run_id: str, timeout: float = 120) -> str:
         """Wait until a run has ended and return its state, ``success`` or ``failed``.
 

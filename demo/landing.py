@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from pyiceberg.catalog import load_catalog
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.transforms import DayTransform
-from pyiceberg.types import IntegerType, NestedField, StringType, TimestamptzType
+from pyiceberg.transforms import DayTransform, HourTransform
+from pyiceberg.types import IntegerType, LongType, NestedField, StringType, TimestamptzType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 CONNECTION_ID = "iceberg_default"
 #: Where flights land.
 SOURCE = "raw.flights"
+#: What is known of each aircraft.
+PLANES = "raw.planes"
+#: Where each aircraft is after each leg.
+AIRCRAFT_STATE = "mart.aircraft_state"
 
 _INTEGERS = {"flight", "dep_delay", "arr_delay", "air_time", "distance"}
 _TIMES = {"time_hour", "sched_dep", "landed_at"}
@@ -93,6 +97,34 @@ def create_source(catalog: Catalog, identifier: str = SOURCE) -> Table:
     """Create an empty landing table for flights, and its namespace."""
     catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
     return catalog.create_table(identifier, schema=SCHEMA, partition_spec=PARTITIONING)
+
+
+def create_planes(catalog: Catalog, planes: pa.Table, identifier: str = PLANES) -> Table:
+    """Create the table of what is known of each aircraft, and its namespace, and fill it."""
+    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    table = catalog.create_table(identifier, schema=planes.schema)
+    table.append(planes)
+    return table
+
+
+def create_aircraft_state(catalog: Catalog, identifier: str = AIRCRAFT_STATE) -> Table:
+    """Create the empty table of ``aircraft_state``, and its namespace.
+
+    The other targets are made by their first load. This one is read by its own transform, as the state, so its columns have to be
+    known before.
+    """
+    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    schema = Schema(
+        NestedField(1, "tailnum", StringType()),
+        NestedField(2, "sched_dep", TimestamptzType()),
+        NestedField(3, "legs", LongType()),
+        NestedField(4, "flight_key", StringType()),
+        NestedField(5, "airport", StringType()),
+        NestedField(6, "delay", IntegerType()),
+        NestedField(7, "carried_delay", IntegerType()),
+    )
+    by_hour = PartitionField(source_id=2, field_id=1000, transform=HourTransform(), name="sched_dep_hour")
+    return catalog.create_table(identifier, schema=schema, partition_spec=PartitionSpec(by_hour))
 
 
 def land(catalog: Catalog, rows: pa.Table, identifier: str = SOURCE) -> None:

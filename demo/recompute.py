@@ -6,11 +6,15 @@ both.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
 import attrs
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from demo.flights import load_planes
 
 _FLIGHT_FACT = """
     select *, case when air_time is not null then 'flown' when dep_delay is not null then 'diverted' else 'cancelled'
@@ -30,8 +34,39 @@ _HOURLY_DEPARTURES = """
     from marked group by all
 """
 
-#: Target table -> query over ``landed``.
-RECOMPUTE: Mapping[str, str] = {"mart.flight_fact": _FLIGHT_FACT, "mart.hourly_departures": _HOURLY_DEPARTURES}
+_AIRCRAFT_STATE = """
+    with flown as (
+        select tailnum, sched_dep, row_number() over (partition by tailnum order by sched_dep, flight_key) as legs,
+            flight_key, if(air_time is null, null, dest) as airport, if(arr_delay > 0, arr_delay, 0) as delay
+        from landed where tailnum is not null and dep_delay is not null
+    )
+    select this.*, coalesce(previous.delay, 0) as carried_delay
+    from flown as this left join flown as previous
+        on previous.tailnum = this.tailnum and previous.legs = this.legs - 1
+"""
+
+_AIRCRAFT = """
+    with flown as (
+        select tailnum, sched_dep, flight_key, if(air_time is null, null, dest) as airport,
+            if(arr_delay > 0, arr_delay, 0) as delay
+        from landed where tailnum is not null and dep_delay is not null
+    ),
+    totals as (
+        select tailnum, count(*) as legs, sum(delay)::bigint as delay, max(sched_dep) as last_leg,
+            list(airport order by sched_dep desc, flight_key desc) filter (airport is not null) as airports
+        from flown group by tailnum
+    )
+    select tailnum, legs, delay, last_leg, airports[1] as airport, manufacturer, model, seats, year as built
+    from totals left join planes using (tailnum)
+"""
+
+#: Target table -> query over ``landed`` and ``planes``.
+RECOMPUTE: Mapping[str, str] = {
+    "mart.flight_fact": _FLIGHT_FACT,
+    "mart.hourly_departures": _HOURLY_DEPARTURES,
+    "mart.aircraft_state": _AIRCRAFT_STATE,
+    "mart.aircraft": _AIRCRAFT,
+}
 
 
 @attrs.frozen(kw_only=True)
@@ -48,15 +83,19 @@ class Comparison:
         return self.missing == 0 and self.unexpected == 0
 
 
-def compare(target: str, actual: pa.Table, landed: pa.Table) -> Comparison:
+def compare(target: str, actual: pa.Table, landed: pa.Table, *, through: dt.datetime | None = None) -> Comparison:
     """Compare the rows of a target, column by column, with a full recompute over all flights that have landed.
 
     :param target: identifier of the target, one of ``RECOMPUTE``.
     :param actual: all rows of the target, with its columns in any order.
     :param landed: all flights that have landed, as ``demo.flights`` has them.
+    :param through: event hour before which the target is processed; later flights have to wait. None: all are.
     """
+    if through is not None:
+        landed = landed.filter(pc.less(landed["time_hour"], pa.scalar(through, landed["time_hour"].type)))
     with duckdb.connect(":memory:") as db:
         db.register("landed", landed)
+        db.register("planes", load_planes())
         db.register("actual", actual)
         db.execute(f"create table expected as {RECOMPUTE[target]}")
         columns = [row[0] for row in db.execute("describe expected").fetchall()]

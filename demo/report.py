@@ -16,6 +16,8 @@ from airflow_incremental.iceberg.state import is_publish_of
 from demo.recompute import compare
 
 if TYPE_CHECKING:
+    import datetime as dt
+
     import pyarrow as pa
     from pyiceberg.table import Table
     from pyiceberg.table.snapshots import Snapshot
@@ -202,15 +204,16 @@ class Report:
         return f"process {k.pid} of task {k.task} was killed in delivery {k.tick}; {end}."
 
 
-def report_target(table: Table, *, process: str, landed: pa.Table) -> TargetReport:
+def report_target(table: Table, *, process: str, landed: pa.Table, through: dt.datetime | None = None) -> TargetReport:
     """Read from a target's history what the sessions of a process did, and compare its rows with a full recompute.
 
     :param table: the target, just loaded.
     :param process: name of the process that writes it.
     :param landed: all flights that have landed.
+    :param through: event hour before which the target is processed, where later flights have to wait; None: all are.
     """
     published = [s for s in main_lineage(table) if is_publish_of(s, process)]
-    found = compare(".".join(table.name()), table.scan().to_arrow(), landed)
+    found = compare(".".join(table.name()), table.scan().to_arrow(), landed, through=through)
     return TargetReport(
         rows=found.rows,
         sessions=len(published),

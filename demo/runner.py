@@ -15,13 +15,29 @@ from pyiceberg.table import Table
 
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.state import published
-from demo.flights import Tick
-from demo.landing import Lakehouse, create_source, deliver_again, land, spoil
-from demo.report import AuditBlocked, Killed, Report, TickReport, report_target
+from demo.flights import Tick, load_planes
+from demo.landing import (
+    Lakehouse,
+    create_aircraft_state,
+    create_planes,
+    create_source,
+    deliver_again,
+    land,
+    spoil,
+)
+from demo.report import AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
 from demo.stack import AirflowStack
 
 #: DAG, which is also the name of its process -> target.
-TARGETS = {"flight_fact": "mart.flight_fact", "hourly_departures": "mart.hourly_departures"}
+TARGETS = {
+    "flight_fact": "mart.flight_fact",
+    "hourly_departures": "mart.hourly_departures",
+    "aircraft_state": "mart.aircraft_state",
+    "aircraft": "mart.aircraft",
+}
+#: DAGs that are not triggered, in order: they run when the table they read has been published to. What they write depends on the
+#: order of flights, so it goes as far as the hours are complete.
+FOLLOWERS = ("aircraft_state", "aircraft")
 #: The delivery with rows that violate an audit, and the first after which a task is killed.
 BAD_TICK, KILL_FROM_TICK = 5, 7
 #: The task that is killed: it runs all steps of a session.
@@ -57,7 +73,10 @@ class Demo:
         :raises DemoError: a run ended otherwise than it must.
         """
         began = time.monotonic()
-        create_source(self.lakehouse.catalog())
+        catalog = self.lakehouse.catalog()
+        create_source(catalog)
+        create_planes(catalog, load_planes())
+        create_aircraft_state(catalog)
         for dag_id in TARGETS:
             self.stack.client.unpause(dag_id)
         ticks, landed = [], pa.table({})
@@ -67,14 +86,18 @@ class Demo:
         return Report(
             flights=landed.num_rows,
             ticks=ticks,
-            targets={
-                identifier: report_target(self._table(identifier), process=process, landed=landed)
-                for process, identifier in TARGETS.items()
-            },
+            targets={identifier: self._report(process, landed) for process, identifier in TARGETS.items()},
             blocked=self._blocked,
             killed=self._killed,
             seconds=time.monotonic() - began,
         )
+
+    def _report(self, process: str, landed: pa.Table) -> TargetReport:
+        through = None
+        if process in FOLLOWERS:
+            last = published(self._table(TARGETS[FOLLOWERS[0]]), FOLLOWERS[0])
+            through = None if last is None else last.watermark.processed_through
+        return report_target(self._table(TARGETS[process]), process=process, landed=landed, through=through)
 
     def _deliver(self, tick: Tick, *, late: int) -> TickReport:
         began = time.monotonic()
@@ -98,25 +121,31 @@ class Demo:
         )
 
     def _load(self, tick: Tick) -> str:
-        """Run both DAGs side by side, both must succeed; kill a task on the way if it is time for that."""
-        runs = {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS}
+        """Run the DAGs side by side, then those that follow; all must succeed. Kill a task if it is time for that."""
+        followers = {dag_id: self.stack.client.latest_run(dag_id) for dag_id in FOLLOWERS}
+        runs = self._trigger()
         killed = None
         if tick.number >= KILL_FROM_TICK and self._killed is None:
             killed = self._kill_within_session(runs[_VICTIM[0]])
         for dag_id, run_id in runs.items():
             self._must_succeed(dag_id, run_id)
+        for dag_id, before in followers.items():
+            self._must_succeed(dag_id, self.stack.client.wait_for_new_run(dag_id, before, _PATIENCE))
         if killed is None:
             return ""
         pid, session = killed
         self._killed = self._recovery(tick, runs[_VICTIM[0]], pid, session)
         return f"process {pid} of {'.'.join(_VICTIM)} was killed, try {self._killed.tries} finished its work"
 
+    def _trigger(self) -> dict[str, str]:
+        return {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS if dag_id not in FOLLOWERS}
+
     def _deliver_bad(self, tick: Tick) -> str:
         """Deliver spoiled rows, see the audit stop them, have the delivery sent again, and load it."""
         spoiled, bad_rows = spoil(tick.rows)
         before = _head(self._table(TARGETS["flight_fact"]))
         land(self.lakehouse.catalog(), spoiled)
-        runs = {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS}
+        runs = self._trigger()
         self._must_succeed("hourly_departures", runs["hourly_departures"])  # has no audit on what is wrong
         run_id = runs["flight_fact"]
         state = self.stack.client.wait_for_run("flight_fact", run_id, _PATIENCE)

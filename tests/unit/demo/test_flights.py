@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from demo.flights import CLOSED_AFTER, cut_into_ticks, departing, load_flights
+from demo.flights import CLOSED_AFTER, cut_into_ticks, departing, load_flights, load_planes
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -120,3 +120,24 @@ def test_too_many_ticks_are_refused(flights: pa.Table) -> None:
 def test_times_without_a_zone_are_refused(flights: pa.Table) -> None:
     with pytest.raises(ValueError, match="expected times with a time zone"):
         departing(flights, dt.datetime(2013, 1, 1), utc(2013, 1, 2))  # noqa: DTZ001
+
+
+def test_planes_are_known_once_and_most_of_those_that_flew_are(flights: pa.Table) -> None:
+    planes = load_planes()
+    known = planes["tailnum"].to_pylist()
+    assert (planes.num_rows, len(set(known)), planes["tailnum"].null_count) == (3_322, 3_322, 0)
+    flew = set(flights["tailnum"].to_pylist()) - {None}
+    assert len(flew) == 4_043
+    assert len(flew & set(known)) == 3_322, "what is known is joined to, and not everything is known"
+    assert planes["year"].null_count == 70, "'NA' is read as unknown"
+    assert planes.filter(pc.equal(planes["tailnum"], "N10156")).drop_columns(["tailnum"]).to_pylist() == [
+        {
+            "year": 2004,
+            "engines": 2,
+            "seats": 55,
+            "type": "Fixed wing multi engine",
+            "manufacturer": "EMBRAER",
+            "model": "EMB-145XR",
+            "engine": "Turbo-fan",
+        }
+    ]

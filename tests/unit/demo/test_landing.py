@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pytest
 from airflow.providers.apache.iceberg.hooks.iceberg import IcebergHook
 
-from demo.flights import Tick, cut_into_ticks, departing, load_flights
-from demo.landing import SOURCE, Lakehouse, create_source, deliver_again, land, spoil
+from demo.flights import Tick, cut_into_ticks, departing, load_flights, load_planes
+from demo.landing import PLANES, SOURCE, Lakehouse, create_planes, create_source, deliver_again, land, spoil
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,6 +92,13 @@ def test_spoiled_rows_break_the_audits_and_no_others(ticks: Sequence[Tick]) -> N
     assert spoiled.filter(pc.invert(bad)).combine_chunks().equals(rows.filter(pc.invert(bad)).combine_chunks())
     assert pc.all(pc.less(spoiled.filter(bad)["distance"], 0)).as_py()
     assert spoiled.schema.equals(rows.schema)
+
+
+def test_planes_land_as_they_are_known(catalog: Catalog) -> None:
+    planes = load_planes()
+    create_planes(catalog, planes)
+    found = catalog.load_table(PLANES).scan().to_arrow()
+    assert found.cast(planes.schema).combine_chunks().equals(planes.combine_chunks())
 
 
 def test_airflows_hook_finds_the_same_catalog(

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pyarrow as pa
@@ -15,12 +16,13 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from airflow_incremental.iceberg import naming
-from demo.flights import departing, load_flights
+from demo.flights import departing, load_flights, load_planes
 from demo.landing import Lakehouse
 from demo.recompute import compare
 from demo.report import AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
 
 FACT, HOURLY = "mart.flight_fact", "mart.hourly_departures"
+STATE, AIRCRAFT = "mart.aircraft_state", "mart.aircraft"
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,56 @@ def hourly(landed: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
+def states(landed: pa.Table) -> pa.Table:
+    """The table of aircraft as it should be, made leg by leg."""
+    last: dict[str, tuple[int, int]] = {}
+    rows = []
+    for row in landed.sort_by([("sched_dep", "ascending"), ("flight_key", "ascending")]).to_pylist():
+        if row["tailnum"] is None or row["dep_delay"] is None:
+            continue
+        legs, carried = last.get(row["tailnum"], (0, 0))
+        delay = max(row["arr_delay"] or 0, 0)
+        last[row["tailnum"]] = (legs + 1, delay)
+        rows.append(
+            {
+                **{name: row[name] for name in ("tailnum", "sched_dep", "flight_key")},
+                "legs": legs + 1,
+                "airport": None if row["air_time"] is None else row["dest"],
+                "delay": delay,
+                "carried_delay": carried,
+            }
+        )
+    return pa.Table.from_pylist(rows)
+
+
+def aircraft(legs: pa.Table) -> pa.Table:
+    """The table of one row per aircraft as it should be, made leg by leg."""
+    known = {row["tailnum"]: row for row in load_planes().to_pylist()}
+    found: dict[str, dict[str, Any]] = {}
+    for leg in legs.sort_by("legs").to_pylist():
+        plane = known.get(leg["tailnum"], {})
+        row = found.setdefault(
+            leg["tailnum"],
+            {
+                "tailnum": leg["tailnum"],
+                "delay": 0,
+                "airport": None,
+                "built": plane.get("year"),
+                **{name: plane.get(name) for name in ("manufacturer", "model", "seats")},
+            },
+        )
+        row |= {"legs": leg["legs"], "last_leg": leg["sched_dep"], "delay": row["delay"] + leg["delay"]}
+        row["airport"] = leg["airport"] or row["airport"]
+    return pa.Table.from_pylist(list(found.values()))
+
+
 def test_right_targets_match(landed: pa.Table, fact: pa.Table, hourly: pa.Table) -> None:
-    for target, rows in ((FACT, fact), (HOURLY, hourly)):
+    state = states(landed)
+    assert max(state["legs"].to_pylist()) > 2
+    assert state["airport"].null_count < state.num_rows
+    one_each = aircraft(state)
+    assert 0 < one_each["model"].null_count < one_each.num_rows, "some are known, some are not"
+    for target, rows in ((FACT, fact), (HOURLY, hourly), (STATE, state), (AIRCRAFT, one_each)):
         shuffled = rows.select(rows.column_names[::-1]).sort_by([(rows.column_names[1], "descending")])
         found = compare(target, shuffled, landed)
         assert (found.rows, found.missing, found.unexpected, found.matches) == (rows.num_rows, 0, 0, True)
@@ -93,6 +143,16 @@ def test_every_difference_is_seen(
     assert fact.column_names[8] == "dep_delay"
     found = compare(FACT, change(fact), landed)
     assert (found.missing, found.unexpected, found.matches) == (missing, unexpected, False)
+
+
+def test_a_target_is_compared_as_far_as_it_is_processed(landed: pa.Table) -> None:
+    through = dt.datetime(2013, 1, 9, 20, tzinfo=dt.timezone.utc)
+    whole = states(landed)
+    part = whole.filter(pc.less(whole["sched_dep"], pa.scalar(through)))
+    assert 0 < part.num_rows < whole.num_rows
+    assert compare(STATE, part, landed, through=through).matches
+    assert compare(STATE, part, landed).missing == whole.num_rows - part.num_rows
+    assert compare(STATE, whole, landed, through=through).unexpected == whole.num_rows - part.num_rows
 
 
 def test_missing_column_is_no_match(landed: pa.Table, fact: pa.Table) -> None:
@@ -134,6 +194,16 @@ def test_sessions_late_rows_and_partitions_are_counted_from_the_history(
         "unexpected": 0,
     }
     assert found.matches_full_recompute
+
+
+def test_what_waits_to_be_complete_is_not_missing(tmp_path: Path, landed: pa.Table, fact: pa.Table) -> None:
+    catalog = Lakehouse(tmp_path).catalog()
+    catalog.create_namespace("mart")
+    through = dt.datetime(2013, 1, 9, 20, tzinfo=dt.timezone.utc)
+    part = fact.filter(pc.less(fact["time_hour"], pa.scalar(through)))
+    table = publish(catalog, part, session="one", late=0)
+    assert report_target(table, process="flight_fact", landed=landed, through=through).matches_full_recompute
+    assert report_target(table, process="flight_fact", landed=landed).missing == fact.num_rows - part.num_rows
 
 
 def test_commits_of_others_are_no_sessions(tmp_path: Path, landed: pa.Table, fact: pa.Table) -> None:
