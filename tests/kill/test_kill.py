@@ -13,27 +13,14 @@ from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed
 from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.sessions import steps
-from tests.support.balances import Balances
 from tests.support.killing import Child
-from tests.support.totals import Totals
-from tests.support.union import Union
+from tests.support.modes import MODES, world_of
 from tests.support.world import World
 
 NOW = dt.timedelta(0)
 
 
-MODES = pytest.mark.parametrize(
-    "mode", ["append", "append a union", "overwrite", "stateful", "stateful in steps", "merge"]
-)
-
-
-def world_of(home: Path, mode: str) -> World:
-    """A world with a process of the mode."""
-    if mode.startswith("stateful"):
-        return Balances(home=home, step="hour" if mode.endswith("steps") else None)
-    if mode.endswith("union"):
-        return Union(home=home)
-    return Totals(home=home) if mode == "merge" else World(home=home, mode=mode)
+ALL = pytest.mark.parametrize("mode", MODES)
 
 
 def run_session(home: Path, mode: str, run_id: str) -> None:
@@ -75,7 +62,7 @@ def events_of_a_session(tmp_path: Path, mode: str) -> list[str]:
     return [e for e in child.events if e != "done"]
 
 
-@MODES
+@ALL
 def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
     events = events_of_a_session(tmp_path, mode)
     if mode != "stateful in steps":  # which keeps each finished one here
@@ -99,7 +86,7 @@ def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
         world.check()
 
 
-@MODES
+@ALL
 def test_killed_anywhere_the_next_run_takes_over(tmp_path: Path, mode: str) -> None:
     """The run never comes back: the next one takes its lock over and loads old and new changes together."""
     events = events_of_a_session(tmp_path, mode)

@@ -12,10 +12,11 @@ from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
 from tests.kill.test_kill import Restored, events_of_a_session, run_session
 from tests.support.killing import Child
+from tests.support.modes import MODES
 from tests.support.world import World
 
 
-@pytest.mark.parametrize("mode", ["append", "overwrite"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("successor", ["second", "third"], ids=["retry", "next run"])
 def test_the_sleeper_changes_nothing(tmp_path: Path, mode: str, successor: str) -> None:
     events = events_of_a_session(tmp_path, mode)

@@ -25,17 +25,18 @@ from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Process, Session
+from tests.support.modes import world_of
 from tests.support.tables import compact, roll_back
 from tests.support.world import TARGET, World, hour
 
-MODES = pytest.mark.parametrize("mode", ["append", "overwrite"])
+ALL = pytest.mark.parametrize("mode", ["append", "overwrite", "stateful", "merge"])
 
 
 def begun(tmp_path: Path, mode: str, uri: str | None, **options: Any) -> World:
-    world = World(home=tmp_path, mode=mode, catalog_uri=uri, **options).set_up()
+    world = world_of(tmp_path, mode, catalog_uri=uri, **options).set_up()
     world.land(0.1, 1, 2)
     steps.run(world.process())
-    world.land(1.5, 3)
+    world.land(1.5, 3, 3.2)
     return world
 
 
@@ -46,11 +47,12 @@ def opened(process: Process) -> Session:
 
 
 def foreign_row(world: World, at: float) -> pa.Table:
-    values = {"id": -1, "ts": hour(at), "hour_ts": hour(at), "region": "zz", "v10": 0, "n": 0, "total": 0}
+    values = {"id": -1, "ts": hour(at), "hour_ts": hour(at), **dict.fromkeys(("region", "customer"), "zz")}
+    values |= dict.fromkeys(("v10", "n", "total", "balance"), 0)
     return pa.table({n: [values[n]] for n in world.target_schema.names}, schema=world.target_schema)
 
 
-@MODES
+@ALL
 def test_two_runs_at_once(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     """Of runs that start together one works; the others are told who does, and find nothing to do afterwards."""
     world = begun(tmp_path, mode, catalog_uri, over=lambda _owner: False)
@@ -73,7 +75,7 @@ def test_two_runs_at_once(tmp_path: Path, mode: str, catalog_uri: str | None) ->
     assert steps.run(world.process("later")).outcome == "nothing_to_do"
 
 
-@MODES
+@ALL
 def test_a_run_that_is_alive_is_not_disturbed(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri, over=lambda _owner: False)
     session = opened(world.process("alive"))
@@ -83,7 +85,7 @@ def test_a_run_that_is_alive_is_not_disturbed(tmp_path: Path, mode: str, catalog
     world.check()
 
 
-@MODES
+@ALL
 def test_a_run_of_another_deployment(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri)
     opened(world.process("there"))
@@ -92,7 +94,7 @@ def test_a_run_of_another_deployment(tmp_path: Path, mode: str, catalog_uri: str
         steps.run(world.process(owner=elsewhere))
 
 
-@MODES
+@ALL
 def test_abandoned_by_hand(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri, over=lambda _owner: False)
     session = opened(world.process("stuck"))
@@ -105,7 +107,7 @@ def test_abandoned_by_hand(tmp_path: Path, mode: str, catalog_uri: str | None) -
     world.check()
 
 
-@MODES
+@ALL
 def test_taken_over_between_load_and_publish(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri)
     session = opened(world.process("old"))
@@ -120,7 +122,7 @@ def test_taken_over_between_load_and_publish(tmp_path: Path, mode: str, catalog_
     world.check()
 
 
-@MODES
+@ALL
 def test_somebody_appends_elsewhere(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     """Rows outside the session's ranges are no conflict: the session is sealed again on top of them."""
     world = begun(tmp_path, mode, catalog_uri)
@@ -164,7 +166,7 @@ def test_what_others_committed_and_rolled_back_is_not_removed_with_the_session(
     world.check()
 
 
-@MODES
+@ALL
 def test_the_target_is_compacted(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     for between in ("plan", "seal"):
         world = begun(tmp_path / between, mode, catalog_uri if between == "seal" else None)
@@ -178,7 +180,7 @@ def test_the_target_is_compacted(tmp_path: Path, mode: str, catalog_uri: str | N
         world.check()
 
 
-@MODES
+@ALL
 @pytest.mark.parametrize("what", ["schema", "spec"])
 def test_the_target_changes_shape(tmp_path: Path, mode: str, what: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri)
@@ -190,7 +192,7 @@ def test_the_target_changes_shape(tmp_path: Path, mode: str, what: str, catalog_
             update.add_column("note", StringType())
     else:
         with world.target.update_spec() as update:
-            update.add_identity("region")
+            update.add_identity("customer" if mode == "stateful" else "region")
     with pytest.raises(TargetChanged, match="changed to schema"):
         steps.publish(session, report)
     transform = process.transform
@@ -200,7 +202,7 @@ def test_the_target_changes_shape(tmp_path: Path, mode: str, what: str, catalog_
     world.check()
 
 
-@MODES
+@ALL
 def test_the_watermark_is_set_by_hand(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     """Another publish of the process between seal and publish, as a hand-set watermark is one: the session gives way."""
     world = begun(tmp_path, mode, catalog_uri)
@@ -224,7 +226,7 @@ def roll_back_to(world: World, snapshot_id: int) -> None:
         refs.set_current_snapshot(snapshot_id=snapshot_id)
 
 
-@MODES
+@ALL
 def test_an_old_run_is_cleared_after_a_newer_one_published(tmp_path: Path, mode: str, catalog_uri: str | None) -> None:
     world = begun(tmp_path, mode, catalog_uri)
     steps.run(world.process("second"))
