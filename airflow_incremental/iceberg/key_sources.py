@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import attrs
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
-from pyiceberg.types import NestedField
+from pyiceberg.types import DecimalType, IcebergType, IntegerType, LongType, NestedField
 
 from airflow_incremental.core.changes import ChangeSet
-from airflow_incremental.core.errors import NullKey
+from airflow_incremental.core.errors import NullKey, TableError
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.keys import KeySpans, key_fields, scan_bytes
@@ -58,6 +58,21 @@ class KeySource:
             fields=key_fields(table, columns, schema, what="source"),
         )
 
+    def check_types(self, target: Sequence[NestedField]) -> None:
+        """Refuse keys that are not of the target's type: equal ones would not be the same key.
+
+        :param target: the key columns of the target.
+        :raises TableError: with both types.
+        """
+        for mine, theirs in zip(self.fields, target, strict=True):
+            if not _fits(mine.field_type, theirs.field_type):
+                raise TableError(
+                    f"the key {mine.name!r} of source {self.name!r} ({'.'.join(self.table.name())}) is of type {mine.field_type}, "
+                    f"and {theirs.name!r} of the target of type {theirs.field_type}",
+                    expected="keys of the same type in the sources and the target",
+                    hint="change the type of the target's column, or choose other keys",
+                )
+
     def check_nulls(self) -> None:
         """Refuse new rows without a whole key. Files whose metadata shows or hides some are read.
 
@@ -98,6 +113,13 @@ class KeySource:
         tasks = live_tasks(self.table, snapshot, column=column, keep=within)
         wanted = [t.file for t in tasks if spans.may_hold(t.file, self.fields[0])]
         return len(wanted), sum(scan_bytes(f, self.fields) for f in wanted)
+
+
+def _fits(mine: IcebergType, theirs: IcebergType) -> bool:
+    """Say whether every value of one type is a value of the other."""
+    if isinstance(mine, DecimalType) and isinstance(theirs, DecimalType):
+        return mine.scale == theirs.scale and mine.precision <= theirs.precision
+    return mine == theirs or (isinstance(mine, IntegerType) and isinstance(theirs, LongType))
 
 
 def changed_spans(sources: Sequence[KeySource]) -> KeySpans:

@@ -18,7 +18,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.transforms import BucketTransform, IdentityTransform, TruncateTransform
-from pyiceberg.types import DoubleType, FloatType, NestedField, UUIDType
+from pyiceberg.types import DoubleType, FloatType, NestedField, TimeType, UUIDType
 
 from airflow_incremental.core.errors import TableError
 
@@ -60,8 +60,12 @@ class KeySet:
     @classmethod
     def of(cls, rows: pa.Table) -> KeySet:
         """Return the distinct keys among rows."""
-        distinct = rows.group_by(rows.column_names).aggregate([])
-        return cls(distinct.sort_by(rows.column_names[0]))
+        names = rows.column_names
+        # Arrow compares and sorts what an extension type (UUIDs) is stored as, not the type itself.
+        stored = pa.table([_plain(c) for c in rows.columns], names=names)
+        distinct = stored.group_by(names).aggregate([]).sort_by(names[0])
+        columns = [_typed(distinct.column(f.name), f.type) for f in rows.schema]
+        return cls(pa.table(columns, schema=rows.schema))
 
     def __len__(self) -> int:
         return int(self.rows.num_rows)
@@ -71,7 +75,7 @@ class KeySet:
 
         :param columns: columns of the batch that hold the key, in the order of the keys' columns.
         """
-        keys = [_plain(self.rows.column(i).combine_chunks()) for i in range(self.rows.num_columns)]
+        keys = [_plain(c) for c in self.rows.columns]
         given = [_plain(batch.column(c)) for c in columns]
         given = [g.cast(k.type) for g, k in zip(given, keys, strict=True)]
         if len(keys) == 1:
@@ -156,6 +160,8 @@ class KeySpans:
 
 def bounds_of(file: DataFile, field: NestedField) -> tuple[Any, Any] | None:
     """Return the least and the greatest value a file's manifest entry allows in a column; None if it does not tell."""
+    if isinstance(field.field_type, UUIDType):
+        return None  # writers have disagreed on their order
     lower, upper = (file.lower_bounds or {}).get(field.field_id), (file.upper_bounds or {}).get(field.field_id)
     if lower is None or upper is None:
         return None
@@ -178,6 +184,12 @@ def _plain(array: Any) -> Any:
     return array.storage if isinstance(array, pa.ExtensionArray) else array
 
 
+def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
+    """Return stored values under their type again."""
+    array = column.combine_chunks()
+    return pa.ExtensionArray.from_storage(kind, array) if isinstance(kind, pa.ExtensionType) else array
+
+
 def _internal(column: pa.ChunkedArray) -> list[Any]:
     """Return values as manifests hold them: days and microseconds since 1970, bytes of UUIDs."""
     array = _plain(column)
@@ -194,7 +206,7 @@ def _internal(column: pa.ChunkedArray) -> list[Any]:
 
 def _tells(transform: Any, field: NestedField) -> bool:
     known = isinstance(transform, (BucketTransform, IdentityTransform, TruncateTransform))
-    return known and not isinstance(field.field_type, UUIDType)
+    return known and not isinstance(field.field_type, (UUIDType, TimeType))
 
 
 def _transformed(transform: Any, field: NestedField, values: Sequence[Any]) -> frozenset[Any]:

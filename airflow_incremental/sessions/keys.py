@@ -16,7 +16,7 @@ from airflow_incremental.engines.changes import keys_query
 from airflow_incremental.iceberg.changed_rows import read_changed
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.key_sources import KeySource, changed_spans
-from airflow_incremental.iceberg.keys import KeySet
+from airflow_incremental.iceberg.keys import KeySet, key_fields
 from airflow_incremental.sessions.reading import key_columns, pinned_changes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def changed_keys(process: Process, plan: Plan, target: Table) -> KeySet | None:
     return keys
 
 
-def with_key_scans(process: Process, facts: Mapping[str, SourceFacts]) -> dict[str, SourceFacts]:
+def with_key_scans(process: Process, target: Table, facts: Mapping[str, SourceFacts]) -> dict[str, SourceFacts]:
     """Check the key columns of the drivers and say how much has to be searched for rows of the changed keys, at most.
 
     :raises TableError: a key column is missing or of a type that cannot be one.
@@ -77,7 +77,9 @@ def with_key_scans(process: Process, facts: Mapping[str, SourceFacts]) -> dict[s
         )
         for name, source in spec.drivers.items()
     ]
+    keys = key_fields(target, spec.keys, target.schema(), what="target")
     for source in sources:
+        source.check_types(keys)
         source.check_nulls()
     if not any(s.changes for s in sources):
         return dict(facts)

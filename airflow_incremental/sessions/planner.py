@@ -162,7 +162,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
             name: source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
         }
         if spec.mode == "merge":
-            sources = with_key_scans(process, sources)
+            sources = with_key_scans(process, target, sources)
     except WatermarkLost as error:
         if spec.on_lost_watermark != "reload":
             raise

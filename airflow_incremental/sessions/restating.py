@@ -109,7 +109,7 @@ class _Cleared:
                 )
                 for name in spec.sources
             }
-            changes = with_key_scans(self.process, changes)
+            changes = with_key_scans(self.process, self.target, changes)
         except (PlanExpired, WatermarkLost) as error:
             return self._anew(f"the keys it wrote cannot be found any more ({error.found})")
         drivers = [changes[name].changes for name in spec.drivers]

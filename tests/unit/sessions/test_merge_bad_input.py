@@ -129,6 +129,15 @@ def test_a_key_that_is_a_fraction(tmp_path: Path) -> None:
         steps.run(world.process())
 
 
+def test_a_key_of_another_type_than_the_targets(world: Totals) -> None:
+    sources = {"events": IcebergSource(SOURCE, key_columns=("v",))}
+    message = (
+        r"the key 'v' of source 'events' \(raw\.events\) is of type long, and 'region' of the target of type string"
+    )
+    refused(world, TableError, message, spec=declared(sources=sources))
+    finish(world)
+
+
 def land_without_region(world: Totals) -> None:
     world.next_id += 1
     row = {"id": [world.next_id], "ts": [hour(3)], "region": [None], "v": [1]}
