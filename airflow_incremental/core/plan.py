@@ -21,7 +21,7 @@ from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
 #: Format of the stored plan; a reader refuses what it does not know.
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 #: A stored plan larger than this (bytes, encoded) has its ranges coalesced until it fits.
 PLAN_LIMIT = 32 * 1024
 #: Ranges a stored plan tells people before any that are replaced are coalesced.

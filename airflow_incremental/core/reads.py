@@ -81,6 +81,16 @@ class SourceRead:
     bytes: int = 0
     files: int = 0
 
+    def joined(self, other: SourceRead) -> SourceRead:
+        """Return the rows of this read and of another one of the same source."""
+        return attrs.evolve(
+            self,
+            parts=(*self.parts, *other.parts),
+            rows=self.rows + other.rows,
+            bytes=self.bytes + other.bytes,
+            files=self.files + other.files,
+        )
+
 
 @attrs.frozen(kw_only=True)
 class ChangedRows:

@@ -116,7 +116,8 @@ def added_tasks(
     return [
         deletes.task(c.handle, c.sequence_number)
         for c in added
-        if (keep is None or may_hold(c.ranges, c.nulls, keep)) and not (drop is not None and _lies_in(c, drop))
+        if (keep is None or may_hold(c.ranges, c.nulls, keep))
+        and not (drop is not None and lies_in(c.ranges, c.nulls, drop))
     ]
 
 
@@ -132,8 +133,8 @@ def _may_list(manifest: ManifestFile, column: EventColumn | None, keep: EventRan
     return told is None or keep is None or may_hold(told, int(told.nulls), keep)
 
 
-def _lies_in(change: FileChange, ranges: EventRanges) -> bool:
-    """Say whether every row of a file is known to be in the ranges."""
-    if change.ranges is None or (change.nulls != 0 and not ranges.nulls):
+def lies_in(ranges: EventRanges | None, nulls: int | None, wanted: EventRanges) -> bool:
+    """Say whether every row of a file with these ranges (None: unknown) and nulls (None: unknown) is known to be in ``wanted``."""
+    if ranges is None or (nulls != 0 and not wanted.nulls):
         return False
-    return all(ranges.covers(r) for r in change.ranges.ranges)
+    return all(wanted.covers(r) for r in ranges.ranges)

@@ -151,11 +151,4 @@ def _added(process: Process, plan: Plan, source: SourcePlan) -> SourceRead:
     added = read_added(table, source.name, source, changes, event_time=event_time, drop=plan.replaced or None)
     if not plan.replaced:
         return added
-    whole = _ranges(process, source, table, plan.replaced)
-    return attrs.evolve(
-        added,
-        parts=(*added.parts, *whole.parts),
-        rows=added.rows + whole.rows,
-        bytes=added.bytes + whole.bytes,
-        files=added.files + whole.files,
-    )
+    return added.joined(_ranges(process, source, table, plan.replaced))

@@ -94,7 +94,13 @@ def test_a_whole_snapshot(table: Table) -> None:
 def test_ranges_open_only_files_that_may_hold_some(table: Table, keep: EventRanges, expected: list[int]) -> None:
     read = ranges(table, keep)
     assert ids(read) == expected
-    assert all(part.keep == keep and part.drop is None for part in read.parts)
+    assert all(part.keep in (keep, None) and part.drop is None for part in read.parts)
+
+
+def test_rows_of_files_that_lie_inside_are_not_looked_at(table: Table) -> None:
+    assert [part.keep for part in ranges(table, span(24, 48)).parts] == [None]
+    assert [part.keep for part in ranges(table, span(0, 1)).parts] == [span(0, 1)]
+    assert {part.keep for part in ranges(table, span(5, 48)).parts} == {None, span(5, 48)}
 
 
 def test_parts_tell_the_paths_an_engine_may_open(table: Table) -> None:
