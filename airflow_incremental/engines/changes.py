@@ -42,7 +42,11 @@ def changes_query(added: SourceRead, removed: SourceRead) -> str:
 def keys_query(added: SourceRead, removed: SourceRead, columns: Mapping[str, str]) -> str:
     """Return the SQL of the distinct keys of changed rows.
 
+    Rows without a whole key belong to no target row. New ones are refused by the plan; those that went may be older than the
+    process.
+
     :param columns: name in the result -> column of the reads.
     """
     wanted = ", ".join(f"{quote(column)} AS {quote(name)}" for name, column in columns.items())
-    return f"SELECT DISTINCT {wanted} FROM ({changed_query(added, removed)})"  # noqa: S608
+    whole = " AND ".join(f"{quote(column)} IS NOT NULL" for column in columns.values())
+    return f"SELECT DISTINCT {wanted} FROM ({changed_query(added, removed)}) WHERE {whole}"  # noqa: S608

@@ -15,7 +15,7 @@ import duckdb
 from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.reads import Changes, SourceRead, bounds_name, changes_name, ranges_name
 from airflow_incremental.engines.changes import CHANGE_TYPE, changes_query
-from airflow_incremental.engines.filters import quote
+from airflow_incremental.engines.filters import quote, text_literal
 from airflow_incremental.engines.relations import bind, ranges_table, sql_types
 
 
@@ -39,6 +39,8 @@ class Extras:
             self._pending[ranges_name(item.name).lower()] = partial(self._ranges, item)
             if item.bounds:
                 self._bounds(item)
+                # There already, for SQL; a function asks for it as for the others.
+                self._pending[bounds_name(item.name).lower()] = lambda: None
 
     def bind_mentioned(self, sql: str) -> None:
         """Bind what a query may mean: every offered name that occurs in its text."""
@@ -81,7 +83,7 @@ class Extras:
             for which, value in zip(("min", "max"), ends or (None, None), strict=True):
                 variable = f"{item.name}_{which}_{column}"
                 self.con.execute(f"SET VARIABLE {quote(variable)} = CAST(? AS {types[column]})", [_text(value)])
-                columns.append(f"getvariable('{variable}') AS {quote(f'{which}_{column}')}")
+                columns.append(f"getvariable({text_literal(variable)}) AS {quote(f'{which}_{column}')}")
         self.con.execute(f"CREATE TABLE {quote(bounds_name(item.name))} AS SELECT {', '.join(columns)}")
 
 

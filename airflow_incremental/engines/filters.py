@@ -40,6 +40,11 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def text_literal(value: str) -> str:
+    """Return a text as an SQL literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
 @attrs.frozen(kw_only=True)
 class EventTimeColumn:
     """A column that says when a thing happened, and how its values are moments: a date is its midnight UTC, a timestamp is UTC."""

@@ -18,7 +18,7 @@ from airflow_incremental.core.errors import PlanExpired, TransformError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import PLAN_RANGES, ReadPart, SourceRead
-from airflow_incremental.engines.filters import EventTimeColumn, filtered, internal_table, quote
+from airflow_incremental.engines.filters import EventTimeColumn, filtered, internal_table, quote, text_literal
 from airflow_incremental.engines.keys import KeyMatcher
 
 
@@ -211,9 +211,9 @@ def _kept(con: duckdb.DuckDBPyConnection, read: SourceRead, part: ReadPart, rows
 
 
 def _files(paths: Sequence[str], read: SourceRead, types: Sequence[str]) -> str:
-    listed = ", ".join(_text(local_path(p)) for p in paths)
+    listed = ", ".join(text_literal(local_path(p)) for p in paths)
     fields = ", ".join(
-        f"{i}: {{name: {_text(name)}, type: {_text(t)}, default_value: NULL}}"
+        f"{i}: {{name: {text_literal(name)}, type: {text_literal(t)}, default_value: NULL}}"
         for i, name, t in zip(read.field_ids, read.schema.names, types, strict=True)
     )
     return f"read_parquet([{listed}], schema = MAP {{{fields}}}, hive_partitioning = false)"
@@ -222,7 +222,3 @@ def _files(paths: Sequence[str], read: SourceRead, types: Sequence[str]) -> str:
 def _stream(read: SourceRead, types: Sequence[str]) -> str:
     columns = ", ".join(f"{quote(c)}::{t} AS {quote(c)}" for c, t in zip(read.schema.names, types, strict=True))
     return f"(SELECT {columns} FROM incremental_stream_in)"  # noqa: S608
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"

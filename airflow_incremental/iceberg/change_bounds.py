@@ -60,10 +60,18 @@ def change_bounds(table: Table, schema: Schema, columns: Sequence[str], tasks: S
     :raises TableError: there is no such column, or its values have no order that all engines share.
     """
     fields = [_field(table, schema, name) for name in columns]
-    found = {f.name: _from_manifests([t.file for t in tasks], f) for f in fields}
-    silent = [f for f in fields if found[f.name] is _UNTOLD]
-    if silent:
-        found.update(_from_rows(table, silent, tasks))
+    try:
+        found = {f.name: _from_manifests([t.file for t in tasks], f) for f in fields}
+        silent = [f for f in fields if found[f.name] is _UNTOLD]
+        if silent:
+            found.update(_from_rows(table, silent, tasks))
+    except (OverflowError, ValueError) as error:
+        raise TableError(
+            f"bounds are asked for of columns {', '.join(columns)} of {'.'.join(table.name())}, and one of them holds a date or "
+            f"time that cannot be written as one ({error})",
+            expected="dates and times in the years 1 to 9999",
+            hint="leave such columns out of change_bounds, or correct the values",
+        ) from error
     return {name: None if ends is None else [_plain(ends[0]), _plain(ends[1])] for name, ends in found.items()}
 
 

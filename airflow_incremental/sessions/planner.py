@@ -54,6 +54,8 @@ from airflow_incremental.sessions.restating import restatement
 if TYPE_CHECKING:
     from pyiceberg.table import Table
 
+    from airflow_incremental.core.parts import SourceFacts
+
 log = logging.getLogger(__name__)
 
 #: How often a plan is made again because the target moved under it before the lock was taken.
@@ -158,17 +160,13 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     if last is None and reload is None:
         check_first_run(target, spec)
     try:
-        sources = {
-            name: source_facts(process, name, last, facts.grain, reset=reload is not None) for name in spec.sources
-        }
-        if spec.mode == "merge":
-            sources = with_key_scans(process, target, sources)
+        sources = _sources(process, target, facts, last, reset=reload is not None)
     except WatermarkLost as error:
         if spec.on_lost_watermark != "reload":
             raise
         reload = f"everything is computed again, because {error.found}"
         check_scopes(target, spec, replaces=True)
-        sources = {name: source_facts(process, name, last, facts.grain, reset=True) for name in spec.sources}
+        sources = _sources(process, target, facts, last, reset=True)
     decided = make_plan(
         spec, target=facts, published=last, sources=sources, owner=process.owner, now=now, reload=reload
     )
@@ -176,6 +174,14 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
     check_queries(process.audits, target.schema().as_arrow(), work_dir=process.work_dir)
     return decided
+
+
+def _sources(
+    process: Process, target: Table, facts: TargetFacts, last: Published | None, *, reset: bool
+) -> dict[str, SourceFacts]:
+    """Return what there is to know of the sources, their keys checked."""
+    found = {name: source_facts(process, name, last, facts.grain, reset=reset) for name in process.spec.sources}
+    return with_key_scans(process, target, found) if process.spec.mode == "merge" else found
 
 
 def _last_publish(process: Process, target: Table, facts: TargetFacts) -> tuple[Published | None, str | None]:

@@ -9,13 +9,14 @@ from typing import Any
 import attrs
 import pyarrow as pa
 import pytest
+from pyiceberg.expressions import IsNull
 
 from airflow_incremental.core.errors import ArgumentError, IncrementalError, NullKey, TableError, TransformError
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.sessions import steps
-from tests.support.tables import compact, delete_rows_by_position
+from tests.support.tables import compact, delete_rows_by_position, expire
 from tests.support.totals import Totals
 from tests.support.world import EVENTS, SOURCE, TARGET, create, hour
 
@@ -163,6 +164,29 @@ def test_a_row_without_a_key_in_a_first_run(tmp_path: Path) -> None:
     compact(world.source)
     with pytest.raises(NullKey, match=r"1 have no 'region'"):
         world.tick()
+
+
+@pytest.mark.parametrize("keys", [("region",), ("region", "id")])
+def test_a_row_without_a_key_that_is_older_than_the_process_goes(tmp_path: Path, keys: tuple[str, ...]) -> None:
+    fields = (("bucket[4]", "region"),)
+    world = Totals(home=tmp_path, keys=keys, policies={"initial": "current"}, target_fields=fields).set_up()
+    land_without_region(world)
+    world.tick()
+    world.land(3, region="us")
+    world.source.delete(IsNull("region"))
+    world.tick()
+    world.check()
+    assert len(world.target_rows()) == 1
+
+
+def test_a_row_without_a_key_in_a_reload(tmp_path: Path) -> None:
+    world = Totals(home=tmp_path, policies={"on_lost_watermark": "reload"}).set_up()
+    world.land(1, region="eu")
+    world.tick()
+    source = world.source
+    land_without_region(world)
+    expire(source, [source.metadata.current_snapshot_id])
+    refused(world, NullKey, r"of the new rows of source 'events' \(raw\.events\) 1 have no 'region'")
 
 
 def test_a_row_of_a_key_that_did_not_change(world: Totals) -> None:
