@@ -216,7 +216,11 @@ class Plan:
             raise IncrementalError(
                 f"the stored plan has format version {version!r}",
                 expected=f"version {PLAN_VERSION}",
-                hint="upgrade airflow-incremental on this worker, or abandon the session",
+                hint="upgrade airflow-incremental on this worker"
+                if isinstance(version, int) and version > PLAN_VERSION
+                else f"let the version that planned session {plain.get('session')} finish it, or end it with airflow_incremental."
+                f"sessions.steps.abandon(catalog, {plain.get('target')!r}, {plain.get('process')!r}, reason=...); the next run "
+                "takes the same changes",
             )
         plain["sources"] = tuple(SourcePlan.from_json(s) for s in plain["sources"])
         for name in ("replaced", "affected", "late"):

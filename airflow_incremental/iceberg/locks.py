@@ -14,6 +14,7 @@ import attrs
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
     AddSnapshotUpdate,
     AssertRefSnapshotId,
@@ -35,10 +36,10 @@ from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import Built, build_snapshot, snapshot_index
-from airflow_incremental.iceberg.commits import Change, commit, discard
+from airflow_incremental.iceberg.commits import Change, commit, discard, load_table
 from airflow_incremental.iceberg.refs import removal, session_refs
 from airflow_incremental.iceberg.sharing import check_scopes
-from airflow_incremental.iceberg.state import published
+from airflow_incremental.iceberg.state import published, words_of
 
 BOOTSTRAP = "bootstrap"
 #: Sealed snapshots of failed sessions that are kept for inspection, per process.
@@ -54,19 +55,29 @@ class Begin:
 
 
 def read_lock(table: Table, process: str) -> Begin | None:
-    """Return the open session of a process, or None."""
+    """Return the open session of a process, or None.
+
+    :raises IncrementalError: its plan was stored by a version of this package that cannot be read.
+    """
+    snapshot = _lock_record(table, process)
+    if snapshot is None:
+        return None
+    return Begin(snapshot_id=snapshot.snapshot_id, plan=Plan.decode(words_of(snapshot)[naming.PLAN]))
+
+
+def _lock_record(table: Table, process: str) -> Snapshot | None:
+    """Return the begin record the lock of a process points at; None if no session is open."""
     ref = table.metadata.refs.get(naming.lock_ref(process))
     if ref is None:
         return None
     snapshot = snapshot_index(table)[ref.snapshot_id]
-    summary = snapshot.summary.additional_properties if snapshot.summary else {}
-    if summary.get(naming.RECORD) != naming.BEGIN:
+    if words_of(snapshot).get(naming.RECORD) != naming.BEGIN:
         raise TableError(
             f"branch {naming.lock_ref(process)!r} of the target does not point at a begin record of process {process!r}",
             expected="that only sessions of the process move this branch",
             hint="somebody wrote to or created the branch by hand; drop it, then retry",
         )
-    return Begin(snapshot_id=snapshot.snapshot_id, plan=Plan.decode(summary[naming.PLAN]))
+    return snapshot
 
 
 def bootstrap(catalog: Catalog, target: str) -> Table:
@@ -260,35 +271,68 @@ def end_session(catalog: Catalog, begin: Begin, *, keep: bool, reason: str) -> b
     :returns: whether this call ended it; False if it was published or taken over before.
     """
     plan = begin.plan
-    lock = naming.lock_ref(plan.process)
+    held = _Held(snapshot_id=begin.snapshot_id, process=plan.process, session=plan.session, fork=plan.main)
+    return _end(catalog, plan.target, held, keep=keep, reason=reason)
+
+
+def abandon_session(catalog: Catalog, target: str, process: str, *, reason: str) -> tuple[str, Owner] | None:
+    """End the open session of a process, whoever holds it, and return its id and who held it; None if none is open.
+
+    Its plan is not read, so one that another version of this package stored is no obstacle.
+    """
+    record = _lock_record(load_table(catalog, target, role="target"), process)
+    if record is None:
+        return None
+    words = words_of(record)
+    session = words[naming.SESSION]
+    held = _Held(snapshot_id=record.snapshot_id, process=process, session=session, fork=record.parent_snapshot_id)
+    if not _end(catalog, target, held, keep=True, reason=reason):
+        return None
+    return session, Owner.from_json(json.loads(words[naming.OWNER]))
+
+
+@attrs.frozen(kw_only=True)
+class _Held:
+    """What has to be known of an open session to end it."""
+
+    #: Of its begin record.
+    snapshot_id: int
+    process: str
+    session: str
+    #: Head of ``main`` its branches grew from.
+    fork: int | None
+
+
+def _end(catalog: Catalog, target: str, held: _Held, *, keep: bool, reason: str) -> bool:
+    lock = naming.lock_ref(held.process)
     ended = False
 
     def build(table: Table) -> Change | None:
         nonlocal ended
         ref = table.metadata.refs.get(lock)
-        if ref is None or ref.snapshot_id != begin.snapshot_id:
+        if ref is None or ref.snapshot_id != held.snapshot_id:
             return None
         ended = True
-        data = table.metadata.refs.get(naming.data_ref(plan.process, plan.session))
+        data = table.metadata.refs.get(naming.data_ref(held.process, held.session))
         updates: list[TableUpdate] = []
         if keep and data is not None:
-            kept = naming.failed_ref(plan.session)
+            kept = naming.failed_ref(held.session)
             updates.append(
                 SetSnapshotRefUpdate(ref_name=kept, type=SnapshotRefType.BRANCH, snapshot_id=data.snapshot_id)
             )
-            for name in failed_refs(table, plan.process)[: -(KEEP_FAILED - 1) or None]:
+            for name in failed_refs(table, held.process)[: -(KEEP_FAILED - 1) or None]:
                 updates += removal(table, [name])
         updates += removal(
             table,
-            session_refs(table, plan.process, plan.session),
+            session_refs(table, held.process, held.session),
             keep=data.snapshot_id if keep and data is not None else None,
-            fork=plan.main,
+            fork=held.fork,
         )
         return Change(
-            updates=tuple(updates), requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=begin.snapshot_id),)
+            updates=tuple(updates), requirements=(AssertRefSnapshotId(ref=lock, snapshot_id=held.snapshot_id),)
         )
 
-    commit(catalog, plan.target, build, what=f"the end of session {plan.session} ({reason})")
+    commit(catalog, target, build, what=f"the end of session {held.session} ({reason})")
     return ended
 
 

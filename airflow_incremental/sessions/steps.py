@@ -14,7 +14,14 @@ from airflow_incremental.core.errors import AuditFailed, PlanExpired, SessionSup
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.locks import check_owned, end_session, read_lock, renew_lock, superseded
+from airflow_incremental.iceberg.locks import (
+    abandon_session,
+    check_owned,
+    end_session,
+    read_lock,
+    renew_lock,
+    superseded,
+)
 from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.reads import read_files
@@ -196,11 +203,12 @@ def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str 
 
     :param reason: why, for the log.
     """
-    lock = read_lock(load_table(catalog, target, role="target"), process)
-    if lock is None or not end_session(catalog, lock, keep=True, reason=reason):
+    ended = abandon_session(catalog, target, process, reason=reason)
+    if ended is None:
         return None
-    log.warning("abandoned session %s of process %r: %s", lock.plan.session, process, reason)
-    return lock.plan.session
+    session, owner = ended
+    log.warning("abandoned session %s of process %r, held by %s: %s", session, process, owner, reason)
+    return session
 
 
 def session_rows(target: Table, sealed: Sealed) -> SourceRead:

@@ -91,6 +91,15 @@ def test_a_plan_of_another_version_is_refused() -> None:
         Plan.from_json(stored)
 
 
+def test_a_plan_from_before_this_format_is_refused_with_a_way_out() -> None:
+    stored = {**plan(hours(1)).to_json(), "version": 1}
+    del stored["keys"]
+    with pytest.raises(
+        IncrementalError, match=r"format version 1\..*version 2.*steps\.abandon\(catalog, 'm\.t', 'p', reason="
+    ):
+        Plan.from_json(stored)
+
+
 def test_what_people_read() -> None:
     text = plan(hours(1, 2, 5)).describe()
     assert "3 rows added" in text

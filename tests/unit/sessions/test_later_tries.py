@@ -13,7 +13,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 
 from airflow_incremental.audits import NotNull, RowCount
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import AuditFailed, CommitUnknown, SessionBusy, SessionSuperseded
+from airflow_incremental.core.errors import AuditFailed, CommitUnknown, IncrementalError, SessionBusy, SessionSuperseded
 from airflow_incremental.core.plan import Owner
 from airflow_incremental.iceberg.locks import Begin, read_lock, renew_lock
 from airflow_incremental.iceberg.state import published
@@ -321,4 +321,22 @@ def test_what_cannot_be_renewed_says_so(world: World, monkeypatch: pytest.Monkey
             plan(world.process("run"))
     assert read_lock(world.target, "proc") == first.begin
     steps.run(world.process("run"))
+    world.check()
+
+
+def test_a_session_that_another_version_planned_can_be_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1)
+    with monkeypatch.context() as older:
+        older.setattr("airflow_incremental.core.plan.PLAN_VERSION", 1)
+        session = plan(world.process("a"))
+        assert isinstance(session, Session)
+        steps.load(session)
+    with pytest.raises(
+        IncrementalError, match=r"format version 1\..*steps\.abandon\(catalog, 'mart\.result', 'proc', reason="
+    ):
+        steps.run(world.process("a"))
+    assert steps.abandon(world.catalog, "mart.result", "proc", reason="upgraded") == session.plan.session
+    assert steps.abandon(world.catalog, "mart.result", "proc", reason="again") is None
+    assert steps.run(world.process("a")).did_publish
     world.check()
