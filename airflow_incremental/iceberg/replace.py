@@ -127,7 +127,8 @@ class RowSet:
         if ranged is False:
             return False
         if self._index is not None:
-            return None if file.content == DataFileContent.DATA and self._index.may_hold(file) else False
+            # Of a file of row-level deletes only its partition tells.
+            return None if self._index.may_hold(file) else False
         return True if scoped and ranged else None
 
     def mask(self, batch: pa.RecordBatch | pa.Table) -> Any:

@@ -9,6 +9,7 @@ if they do not, the watermark is lost, and that is never a first run.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -100,16 +101,20 @@ def published_by(snapshot: Snapshot) -> Published:
 
 def publish_of_owner(table: Table, process: str, owner: Owner) -> Published | None:
     """Return the newest publish on ``main`` that a try of this very task of this very run made, if there is one."""
+    return next(publishes_of_owner(table, process, owner), None)
+
+
+def publishes_of_owner(table: Table, process: str, owner: Owner) -> Iterator[Published]:
+    """Yield the publishes on ``main`` that tries of this very task of this very run made, newest first."""
     if not owner.run_id:
-        return None
+        return
     # Most runs have not published yet and look through the whole history: only what may be theirs is decoded.
     mark = json.dumps(owner.run_id)
     for snapshot in main_lineage(table):
         if mark in words_of(snapshot).get(naming.OWNER, "") and is_publish_of(snapshot, process):
             found = published_by(snapshot)
             if found.owner and Owner.from_json(found.owner).same_task(owner):
-                return found
-    return None
+                yield found
 
 
 def publish_of_session(table: Table, process: str, session: str) -> Published | None:

@@ -24,7 +24,7 @@ from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.lineage import SnapshotIndex, head_of, position_of
 from airflow_incremental.iceberg.seal import SUMMARY_RANGES
 from airflow_incremental.iceberg.sharing import has_others
-from airflow_incremental.iceberg.state import publish_of_session, published
+from airflow_incremental.iceberg.state import publish_of_session, published, publishes_of_owner
 from airflow_incremental.sessions.facts import facts_between
 from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.process import Process
@@ -96,7 +96,12 @@ class _Cleared:
     def of_keys(self) -> Plan | None:
         """Plan the keys that changed since before the session, as of the watermark: those it wrote, and what changed since."""
         spec, before = self.spec, None
-        base_session = self.mine.summary.get(naming.BASE_SESSION)
+        # A run that is cleared again computed keys again; which, the session says that it was cleared for the first time.
+        made = publishes_of_owner(self.target, spec.process, self.process.owner)
+        first = next((p for p in made if p.summary.get(naming.KIND) != "restatement"), None)
+        if first is None:
+            return self._anew("what it wrote before it was cleared for the first time is expired")
+        base_session = first.summary.get(naming.BASE_SESSION)
         if base_session:
             before = publish_of_session(self.target, spec.process, base_session)
             if before is None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.expressions import EqualTo
 from pyiceberg.schema import Schema
+from pyiceberg.table.snapshots import Operation
 from pyiceberg.types import (
     BinaryType,
     BooleanType,
@@ -35,7 +36,14 @@ from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
-from tests.support.tables import compact, delete_rows_by_position, expire, live_files
+from tests.support.tables import (
+    commit_snapshot,
+    compact,
+    delete_rows_by_position,
+    expire,
+    live_files,
+    position_delete_file,
+)
 from tests.support.totals import Totals
 from tests.support.world import SOURCE, TARGET, create, hour, new_catalog, rows_table
 
@@ -252,6 +260,20 @@ def test_a_cleared_run_computes_its_keys_again(world: Totals) -> None:
     assert {r[0]: r[1] for r in world.target_rows()} == {"eu": -3, "us": -3, "ap": 3, "za": 3}
 
 
+def test_a_run_that_is_cleared_again_computes_the_same_keys(world: Totals) -> None:
+    world.land(3, region="eu")
+    assert steps.run(world.process("second")).did_publish
+    world.land(4, region="us")
+    world.tick()
+    for number in (1, 2, 3):
+        marked = world.sql.replace("count(*) AS n", f"count(*) + {100 * number} AS n")
+        cleared = steps.run(world.process("second", clear_number=number, transform=marked))
+        assert cleared.plan is not None
+        assert cleared.plan.kind == "restatement"
+        found = {r[0]: r[1] for r in world.target_rows()}
+        assert found == {"eu": 100 * number + 3, "us": 100 * number + 3, "ap": 2, "za": 3}
+
+
 def test_the_cleared_first_run_computes_every_key_again(world: Totals) -> None:
     first = published(world.target, "proc")
     assert first is not None
@@ -305,6 +327,17 @@ def test_rows_of_the_same_key_that_others_write_meanwhile_are_a_conflict(world: 
         steps.load(session)
     steps.run(world.process("run"))
     world.check()
+
+
+def test_rows_that_others_delete_by_position_meanwhile_are_a_conflict(world: Totals) -> None:
+    world.land(3, region="eu")
+    session = plan(world.process("run"))
+    assert isinstance(session, Session)
+    (file,) = live_files(world.target)
+    hidden = position_delete_file(world.target, [(file.file_path, 0)], like=file)
+    commit_snapshot(world.target, Operation.DELETE, deletes=[hidden])
+    with pytest.raises(TargetChanged, match=r"others changed 1 files .* in the keys session .* replaces \(region\)"):
+        steps.load(session)
 
 
 def test_other_keys_than_the_watermarks_are_refused(world: Totals) -> None:
