@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property, reduce
 from typing import Any
 
 import attrs
@@ -70,6 +71,15 @@ class KeySet:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
+    @cached_property
+    def values(self) -> tuple[list[Any], ...]:
+        """The values of each key column, as manifests hold them."""
+        return tuple(_internal(c).to_pylist() for c in self.rows.columns)
+
+    @cached_property
+    def _members(self) -> frozenset[Any]:
+        return frozenset(self.values[0] if len(self.values) == 1 else zip(*self.values, strict=True))
+
     def mask(self, batch: pa.RecordBatch | pa.Table, columns: Sequence[str]) -> Any:
         """Return a boolean array that says of each row whether it has one of the keys.
 
@@ -78,6 +88,12 @@ class KeySet:
         keys = [_plain(c) for c in self.rows.columns]
         given = [_plain(batch.column(c)) for c in columns]
         given = [g.cast(k.type) for g, k in zip(given, keys, strict=True)]
+        if len(self) > batch.num_rows:
+            # Arrow hashes all keys anew for every batch: a second and more for millions of them.
+            values = [_internal(g).to_pylist() for g in given]
+            wanted = self._members
+            found = [v in wanted for v in (values[0] if len(values) == 1 else zip(*values, strict=True))]
+            return pa.array(found, pa.bool_())
         if len(keys) == 1:
             return pc.is_in(given[0], value_set=keys[0])
         names = [f"k{i}" for i in range(len(keys))]
@@ -92,8 +108,10 @@ class KeyIndex:
     """Keys in the form in which one table's manifests speak of them."""
 
     fields: tuple[NestedField, ...]
-    #: Values of each key column, in the order of the first.
-    values: tuple[list[Any], ...] = attrs.field(repr=False)
+    #: Values of the first key column, in their order.
+    first: list[Any] = attrs.field(repr=False)
+    #: Values of the others, by the order of the first.
+    rest: tuple[Any, ...] = attrs.field(repr=False)
     #: Spec id -> position in the partition tuple -> partition values that hold keys.
     partitions: Mapping[int, Mapping[int, frozenset[Any]]] = attrs.field(repr=False)
 
@@ -104,7 +122,7 @@ class KeyIndex:
         :param columns: the table's columns that hold the key, in the order of the keys' columns.
         """
         fields = key_fields(table, columns, schema, what="table")
-        values = tuple(_internal(keys.rows.column(i)) for i in range(len(fields)))
+        values = keys.values
         partitions: dict[int, dict[int, frozenset[Any]]] = {}
         for spec in table.metadata.partition_specs:
             told = partitions.setdefault(spec.spec_id, {})
@@ -112,20 +130,28 @@ class KeyIndex:
                 at = next((i for i, f in enumerate(fields) if f.field_id == part.source_id), None)
                 if at is not None and _tells(part.transform, fields[at]):
                     told[position] = _transformed(part.transform, fields[at], values[at])
-        return cls(fields=fields, values=values, partitions=partitions)
+        rest = tuple(_ordered(c) for c in keys.rows.columns[1:])
+        return cls(fields=fields, first=values[0], rest=rest, partitions=partitions)
 
     def may_hold(self, file: DataFile) -> bool:
         """Say whether a file may hold a row of one of the keys."""
         for position, wanted in self.partitions.get(file.spec_id, {}).items():
             if file.partition[position] not in wanted:
                 return False
-        bounds = [bounds_of(file, field) for field in self.fields]
-        first, rest = bounds[0], [(i, b) for i, b in enumerate(bounds) if i and b is not None]
-        start = 0 if first is None else bisect_left(self.values[0], first[0])
-        end = len(self.values[0]) if first is None else bisect_right(self.values[0], first[1])
-        if not rest:
-            return start < end
-        return any(all(low <= self.values[i][n] <= high for i, (low, high) in rest) for n in range(start, end))
+        first, *others = [bounds_of(file, field) for field in self.fields]
+        start = 0 if first is None else bisect_left(self.first, first[0])
+        end = len(self.first) if first is None else bisect_right(self.first, first[1])
+        if start >= end:
+            return False
+        within = [
+            pc.and_(pc.greater_equal(part, _bound(low, part.type)), pc.less_equal(part, _bound(high, part.type)))
+            for part, (low, high) in (
+                (array.slice(start, end - start), ends)
+                for array, ends in zip(self.rest, others, strict=True)
+                if ends is not None
+            )
+        ]
+        return not within or bool(pc.any(reduce(pc.and_, within)).as_py())
 
 
 @attrs.frozen(kw_only=True)
@@ -190,18 +216,27 @@ def _typed(column: pa.ChunkedArray, kind: pa.DataType) -> Any:
     return pa.ExtensionArray.from_storage(kind, array) if isinstance(kind, pa.ExtensionType) else array
 
 
-def _internal(column: pa.ChunkedArray) -> list[Any]:
-    """Return values as manifests hold them: days and microseconds since 1970, bytes of UUIDs."""
+def _internal(column: pa.Array | pa.ChunkedArray) -> Any:
+    """Return values in the form in which manifests hold them: days and microseconds since 1970, bytes of UUIDs."""
     array = _plain(column)
     kind = array.type
     if pa.types.is_date32(kind):
-        array = array.cast(pa.int32())
-    elif pa.types.is_timestamp(kind):
-        array = array.cast(pa.timestamp("us", kind.tz)).cast(pa.int64())
-    elif pa.types.is_time(kind):
-        array = array.cast(pa.time64("us")).cast(pa.int64())
-    found: list[Any] = array.to_pylist()
-    return found
+        return array.cast(pa.int32())
+    if pa.types.is_timestamp(kind):
+        return array.cast(pa.timestamp("us", kind.tz)).cast(pa.int64())
+    return array.cast(pa.time64("us")).cast(pa.int64()) if pa.types.is_time(kind) else array
+
+
+def _ordered(column: pa.ChunkedArray) -> Any:
+    """Return values in a form in which Arrow compares them with bounds, which of bytes may be cut short."""
+    array = _internal(column)
+    if pa.types.is_boolean(array.type):
+        return array.cast(pa.int8())
+    return array.cast(pa.binary()) if pa.types.is_fixed_size_binary(array.type) else array
+
+
+def _bound(value: Any, kind: pa.DataType) -> pa.Scalar:
+    return pa.scalar(int(value) if isinstance(value, bool) else value, kind)
 
 
 def _tells(transform: Any, field: NestedField) -> bool:
