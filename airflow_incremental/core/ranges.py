@@ -223,7 +223,9 @@ class EventRanges:
         return EventRanges(tuple(r.align(grain) for r in self.ranges), nulls=self.nulls)
 
     def widened(self, by: dt.timedelta) -> EventRanges:
-        """Return all event times at most ``by`` away from these, those of rows without one too."""
+        """Return all event times at most ``by`` away from these, those of rows without one too; from such a row all are."""
+        if self.nulls:
+            return EventRanges.everything()
         return EventRanges(
             tuple(
                 TimeRange(

@@ -7,6 +7,7 @@ rows (text is cut short in manifests) and never narrower. Where a manifest does 
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -148,4 +149,6 @@ def _value(field: NestedField, value: Any) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, (dt.date, dt.datetime)):
         return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no number for it, and XComs are sent as JSON
     return str(value) if isinstance(value, Decimal) else value

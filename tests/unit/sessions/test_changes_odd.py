@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pyiceberg.types import LongType
 
 from airflow_incremental.core.errors import TableError
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
+from airflow_incremental.operators.reports import session_values
 from airflow_incremental.sessions import steps
 from tests.support.world import SOURCE, World, create, hour
 
@@ -63,3 +65,19 @@ def test_times_beyond_the_year_9999(tmp_path: Path, kind: pa.DataType) -> None:
     )
     with pytest.raises(TableError, match=r"bounds are asked for of columns far of raw\.events.*years 1 to 9999"):
         steps.run(world.process(spec=spec, transform="SELECT id FROM events"))
+
+
+def test_endless_numbers_are_text_where_json_has_none(tmp_path: Path) -> None:
+    world = World(home=tmp_path, mode="append")
+    schema = pa.schema([("id", pa.int64()), ("f", pa.float64())])
+    create(world.catalog, SOURCE, schema, ())
+    create(world.catalog, "mart.ids", pa.schema([("id", pa.int64())]), ())
+    world.source.append(pa.table({"id": [1, 2], "f": [float("-inf"), float("inf")]}, schema=schema))
+    source = IcebergSource(SOURCE, change_bounds=["f", "id"])
+    spec = attrs.evolve(world.spec, sources={"events": source}, target=IcebergTarget("mart.ids"))
+    sql = "SELECT id FROM events WHERE f BETWEEN getvariable('events_min_f') AND getvariable('events_max_f')"
+    done = steps.run(world.process(spec=spec, transform=sql))
+    assert done.plan is not None
+    bounds = session_values(done.plan, branch="b")["bounds"]
+    assert json.loads(json.dumps(bounds, allow_nan=False)) == {"events": {"f": ["-inf", "inf"], "id": [1, 2]}}
+    assert world.catalog.load_table("mart.ids").scan().to_arrow().num_rows == 2

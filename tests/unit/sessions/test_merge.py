@@ -177,6 +177,17 @@ def test_a_horizon_leaves_out_files_that_are_too_far_away(tmp_path: Path) -> Non
     assert {(r[0], r[1]) for r in world.target_rows()} == {("a", 2), ("b", 1)}, "the row of hour 0 is beyond"
 
 
+def test_a_changed_row_without_an_event_time_is_within_no_horizon(tmp_path: Path) -> None:
+    policies = {"key_horizon": 3600, "on_null_event_time": "own_range"}
+    world = Totals(home=tmp_path, policies=policies).set_up()
+    world.land(1, region="eu")
+    world.land(None, region="eu")
+    world.tick()
+    world.land(None, region="eu")
+    world.tick()
+    world.check()
+
+
 def test_columns_of_other_names_and_types(tmp_path: Path) -> None:
     world = Totals(home=tmp_path).set_up()
     create(world.catalog, "raw.old", pa.schema([("number", pa.int32()), ("area", pa.string())]), ())
