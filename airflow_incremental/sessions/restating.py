@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from airflow_incremental.core.declared import check_target_declared
-from airflow_incremental.core.errors import PlanExpired, WatermarkLost
+from airflow_incremental.core.errors import PlanExpired, TableError, WatermarkLost
 from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.parts import SourceFacts
 from airflow_incremental.core.plan import Plan
@@ -115,7 +115,7 @@ class _Cleared:
                 for name in spec.sources
             }
             changes = with_key_scans(self.process, self.target, changes)
-        except (PlanExpired, WatermarkLost) as error:
+        except (PlanExpired, TableError, WatermarkLost) as error:
             return self._anew(f"the keys it wrote cannot be found any more ({error.found})")
         drivers = [changes[name].changes for name in spec.drivers]
         if not any(drivers):

@@ -43,6 +43,7 @@ from tests.support.tables import (
     expire,
     live_files,
     position_delete_file,
+    rename_column,
 )
 from tests.support.totals import Totals
 from tests.support.world import SOURCE, TARGET, create, hour, new_catalog, rows_table
@@ -306,6 +307,23 @@ def test_a_cleared_run_whose_start_is_gone_plans_anew(world: Totals, caplog: pyt
     assert steps.run(world.process("second", clear_number=1)).outcome == "nothing_to_do"
     assert "the keys it wrote cannot be found any more" in caplog.text
     world.check()
+
+
+def test_a_cleared_run_whose_key_has_another_name_now_plans_anew(
+    world: Totals, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.land(3, region="eu")
+    steps.run(world.process("second"))
+    rename_column(world.source, "region", "area")
+    world.source.append(rows_table([(99, hour(4), "us", 2)]).rename_columns(["id", "ts", "area", "v"]))
+    sources = {"events": IcebergSource(SOURCE, event_time="ts", key_columns=("area",))}
+    spec = attrs.evolve(world.spec, sources=sources)
+    sql = world.sql.replace("SELECT region", "SELECT area AS region").replace("GROUP BY region", "GROUP BY area")
+    done = steps.run(world.process("second", clear_number=1, spec=spec, transform=sql))
+    assert done.plan is not None
+    assert done.plan.kind == "load"
+    assert "the keys it wrote cannot be found any more" in caplog.text
+    assert {r[0]: r[1] for r in world.target_rows()}["us"] == 3
 
 
 def foreign(world: Totals, region: str) -> None:
