@@ -152,7 +152,8 @@ def test_append_refuses_rewrites_and_loses_nothing(actions: list[Any]) -> None:
             assert own(world) == world.oracle(world.source_rows())
 
 
-@slow
+# Each plays two worlds, of few shapes.
+@settings(slow, max_examples=settings().max_examples * 3 // 20)
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 @given(st.lists(st.lists(st.one_of(st.none(), st.integers(0, 5)), min_size=1, max_size=3), min_size=1, max_size=4))
 def test_null_event_times(mode: str, ticks: list[list[int | None]]) -> None:
