@@ -75,18 +75,6 @@ def pending(affected: EventRanges, *, complete: dt.datetime | None, processed: d
     return found
 
 
-def range_to_compute(
-    affected: EventRanges, *, complete: dt.datetime | None, processed: dt.datetime | None
-) -> TimeRange | None:
-    """Return the one range a session computes where all depends on what came before, or None if there is nothing to do.
-
-    The parameters are those of :func:`pending`.
-    """
-    span = pending(affected, complete=complete, processed=processed).span()
-    end = end_of(complete=complete, processed=processed)
-    return None if span is None or end is None else TimeRange(span.start, end)
-
-
 def cut(range_: TimeRange, step: Grain | None) -> tuple[TimeRange, ...]:
     """Return a range in steps of whole units, in order; all of it at once without a step."""
     if step is None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain, TimeRange
-from airflow_incremental.core.stateful import cut, range_to_compute
+from airflow_incremental.core.stateful import cut, end_of, pending
+from airflow_incremental.core.thresholds import Thresholds
 
 DAY = dt.datetime(2023, 9, 14, tzinfo=UTC)
 
@@ -23,11 +24,15 @@ def hours(*ns: int) -> EventRanges:
 
 
 def computed(affected: EventRanges, complete: int | None, processed: int | None) -> tuple[int, int] | None:
-    found = range_to_compute(
-        affected,
-        complete=None if complete is None else hour(complete),
-        processed=None if processed is None else hour(processed),
-    )
+    known = {
+        "complete": None if complete is None else hour(complete),
+        "processed": None if processed is None else hour(processed),
+    }
+    # As a plan without thresholds computes it.
+    share = Thresholds(process="p", grain=Grain.HOUR).in_order(pending(affected, **known), end_of(**known))
+    found = share.now.span()
+    assert not share.old
+    assert not share.beyond
     if found is None:
         return None
     return int((found.start - DAY).total_seconds() // 3600), int((found.end - DAY).total_seconds() // 3600)
