@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -64,3 +65,14 @@ class Totals(World):
             named = dict(zip(EVENTS.names, row, strict=True))
             groups[tuple(named[k] for k in self.keys)].append(named["v"])
         return Counter((*key, len(vs), sum(vs)) for key, vs in groups.items() if sum(vs) % 5)
+
+
+def four_regions(home: Path) -> Totals:
+    """Return a world of four regions, each in files of its own, loaded once."""
+    world = Totals(home=home).set_up()
+    for region in ("eu", "us", "ap"):
+        world.land(1, 2, region=region)
+    world.land(1, 2, 3, region="za")
+    world.tick()
+    world.check()
+    return world

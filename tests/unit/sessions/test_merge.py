@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections import Counter
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +10,12 @@ import attrs
 import pyarrow as pa
 import pytest
 from pyiceberg.expressions import EqualTo
-from pyiceberg.schema import Schema
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.types import (
-    BinaryType,
-    BooleanType,
-    DateType,
-    DecimalType,
-    LongType,
-    NestedField,
-    PrimitiveType,
-    StringType,
-    TimestampType,
-    UUIDType,
-)
 
 from airflow_incremental.core.errors import DeclarationChanged, TargetChanged
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
-from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
@@ -43,22 +26,15 @@ from tests.support.tables import (
     expire,
     live_files,
     position_delete_file,
-    rename_column,
 )
-from tests.support.totals import Totals
-from tests.support.world import SOURCE, TARGET, create, hour, new_catalog, rows_table
+from tests.support.totals import Totals, four_regions
+from tests.support.world import SOURCE, TARGET, create, hour, rows_table
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Totals:
     """Four regions, each in files of its own."""
-    world = Totals(home=tmp_path).set_up()
-    for region in ("eu", "us", "ap"):
-        world.land(1, 2, region=region)
-    world.land(1, 2, 3, region="za")
-    world.tick()
-    world.check()
-    return world
+    return four_regions(tmp_path)
 
 
 def seen(world: Totals) -> tuple[list[str], Any]:
@@ -257,75 +233,6 @@ def test_a_scope_keeps_to_its_rows(tmp_path: Path) -> None:
     assert worlds[0].target_rows() == worlds[0].oracle(worlds[0].source_rows())
 
 
-def test_a_cleared_run_computes_its_keys_again(world: Totals) -> None:
-    world.land(3, region="eu")
-    assert steps.run(world.process("second")).did_publish
-    world.land(4, region="us")
-    world.tick()
-    marked = world.sql.replace("count(*) AS n", "-count(*) AS n")
-    cleared = steps.run(world.process("second", clear_number=1, transform=marked))
-    assert cleared.plan is not None
-    assert cleared.plan.kind == "restatement"
-    assert {r[0]: r[1] for r in world.target_rows()} == {"eu": -3, "us": -3, "ap": 2, "za": 3}
-    world.land(5, region="ap")
-    world.tick()
-    assert {r[0]: r[1] for r in world.target_rows()} == {"eu": -3, "us": -3, "ap": 3, "za": 3}
-
-
-def test_a_run_that_is_cleared_again_computes_the_same_keys(world: Totals) -> None:
-    world.land(3, region="eu")
-    assert steps.run(world.process("second")).did_publish
-    world.land(4, region="us")
-    world.tick()
-    for number in (1, 2, 3):
-        marked = world.sql.replace("count(*) AS n", f"count(*) + {100 * number} AS n")
-        cleared = steps.run(world.process("second", clear_number=number, transform=marked))
-        assert cleared.plan is not None
-        assert cleared.plan.kind == "restatement"
-        found = {r[0]: r[1] for r in world.target_rows()}
-        assert found == {"eu": 100 * number + 3, "us": 100 * number + 3, "ap": 2, "za": 3}
-
-
-def test_the_cleared_first_run_computes_every_key_again(world: Totals) -> None:
-    first = published(world.target, "proc")
-    assert first is not None
-    world.land(3, region="eu")
-    world.tick()
-    marked = world.sql.replace("count(*) AS n", "-count(*) AS n")
-    steps.run(world.process("run1", clear_number=1, transform=marked))
-    assert {r[0]: r[1] for r in world.target_rows()} == {"eu": -3, "us": -2, "ap": -2, "za": -3}
-
-
-def test_a_cleared_run_whose_start_is_gone_plans_anew(world: Totals, caplog: pytest.LogCaptureFixture) -> None:
-    world.land(3, region="eu")
-    steps.run(world.process("second"))
-    source = world.source
-    expire(
-        source,
-        [s.snapshot_id for s in source.metadata.snapshots if s.snapshot_id != source.metadata.current_snapshot_id],
-    )
-    assert steps.run(world.process("second", clear_number=1)).outcome == "nothing_to_do"
-    assert "the keys it wrote cannot be found any more" in caplog.text
-    world.check()
-
-
-def test_a_cleared_run_whose_key_has_another_name_now_plans_anew(
-    world: Totals, caplog: pytest.LogCaptureFixture
-) -> None:
-    world.land(3, region="eu")
-    steps.run(world.process("second"))
-    rename_column(world.source, "region", "area")
-    world.source.append(rows_table([(99, hour(4), "us", 2)]).rename_columns(["id", "ts", "area", "v"]))
-    sources = {"events": IcebergSource(SOURCE, event_time="ts", key_columns=("area",))}
-    spec = attrs.evolve(world.spec, sources=sources)
-    sql = world.sql.replace("SELECT region", "SELECT area AS region").replace("GROUP BY region", "GROUP BY area")
-    done = steps.run(world.process("second", clear_number=1, spec=spec, transform=sql))
-    assert done.plan is not None
-    assert done.plan.kind == "load"
-    assert "the keys it wrote cannot be found any more" in caplog.text
-    assert {r[0]: r[1] for r in world.target_rows()}["us"] == 3
-
-
 def foreign(world: Totals, region: str) -> None:
     table = world.catalog.load_table(TARGET)
     table.append(pa.table({"region": [region], "n": [0], "total": [0]}, schema=world.target_schema))
@@ -413,40 +320,3 @@ def test_starting_from_now_computes_changed_keys_whole(tmp_path: Path) -> None:
     world.land(3, region="eu")
     world.tick()
     assert {r[0]: r[1] for r in world.target_rows()} == {"eu": 3}
-
-
-@pytest.mark.parametrize(
-    ("kind", "values"),
-    [
-        (UUIDType(), [uuid.UUID(int=n << 120).bytes for n in (1, 130, 255)]),
-        (StringType(), ["a" * 40, "é", ""]),
-        (DateType(), [dt.date(1969, 12, 31), dt.date(2024, 1, 1), dt.date(2024, 1, 2)]),
-        (TimestampType(), [dt.datetime(2024, 1, 1, h) for h in range(3)]),  # noqa: DTZ001
-        (DecimalType(9, 2), [Decimal("-0.25"), Decimal("1.50"), Decimal("99.99")]),
-        (BooleanType(), [True, False, True]),
-        (BinaryType(), [b"", b"\x00", b"\xff\xfe"]),
-    ],
-    ids=["uuid", "string", "date", "timestamp", "decimal", "boolean", "binary"],
-)
-def test_types_of_keys(tmp_path: Path, kind: PrimitiveType, values: list[Any]) -> None:
-    catalog = new_catalog(tmp_path)
-    key = NestedField(1, "k", kind, required=False)
-    source = catalog.create_table(SOURCE, schema=Schema(key, NestedField(2, "v", LongType(), required=False)))
-    target = catalog.create_table(TARGET, schema=Schema(key, NestedField(2, "n", LongType(), required=False)))
-    spec = ProcessSpec(
-        process="p", sources={"s": IcebergSource(SOURCE)}, target=IcebergTarget(TARGET), mode="merge", keys=("k",)
-    )
-    process = Totals(home=tmp_path).process(spec=spec, transform="SELECT k, count(*) AS n FROM s GROUP BY k")
-    schema = source.schema().as_arrow()
-    landed: list[Any] = []
-    for number, batch in enumerate((values[:2], values[1:], values[:1])):
-        landed += batch
-        source.refresh().append(
-            pa.table({"k": pa.array(batch, schema.field("k").type), "v": [1] * len(batch)}, schema=schema)
-        )
-        owner = attrs.evolve(process.owner, run_id=f"run{number}")
-        steps.run(attrs.evolve(process, owner=owner))
-        rows = target.refresh().scan().to_arrow().to_pylist()
-        got = {r["k"].bytes if isinstance(r["k"], uuid.UUID) else r["k"]: r["n"] for r in rows}
-        assert got == Counter(landed)
-        assert len(rows) == len(got)
