@@ -75,7 +75,7 @@ COMPILE := pip compile --quiet --upgrade --universal --generate-hashes --no-emit
 
 .PHONY: lock
 lock: $(READY) ## write the lock files anew: the newest of everything that pyproject.toml allows
-	$(UV) $(COMPILE) --group dev --output-file requirements.lock
+	$(UV) $(COMPILE) --extra sensitive --group dev --output-file requirements.lock
 	$(UV) $(COMPILE) tests/packaging/oldest.in --output-file tests/packaging/oldest.lock
 
 .PHONY: clean
