@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import attrs
 
 from airflow_incremental.audits.values import decode, encode
-from airflow_incremental.core.audit import Severity
+from airflow_incremental.core.audit import Over, Severity
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import is_template, one_of
 
@@ -23,7 +23,9 @@ class Audit:
     """Base of all audits, which are frozen attrs classes.
 
     :param name: what results and messages call it; unique among the audits of one load.
-    :param severity: what failing does: keep the data from being published, or only be reported.
+    :param severity: what failing does: keep the data from being published (``block``), only be reported (``warn``), ask a
+        person (``ask``), or put the offending rows aside (``quarantine``; only where single rows offend).
+    :param over: what it looks at: the ``rows`` the session wrote, the ``partitions`` it touched, or the ``table``.
     """
 
     __slots__ = ()
@@ -31,9 +33,12 @@ class Audit:
     #: How the audit is called in its serialised form, and the fields that form cannot do without.
     type: ClassVar[str]
     required: ClassVar[tuple[str, ...]] = ()
+    #: Whether single rows offend, so that they can be told from the rest and put aside.
+    row_wise: ClassVar[bool] = False
 
     name: str
     severity: Severity
+    over: Over
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the form Airflow can template and serialise; equal audits give equal dicts."""
@@ -54,9 +59,24 @@ class Audit:
         return cls(**{k: decode(v, what=f"{k} of an audit") for k, v in fields.items()})
 
 
-def severity_of(value: Any, name: str) -> Any:
-    """Return a checked severity."""
-    return one_of(value, Severity, what=f"the severity of audit {name!r}")
+def severity_of(value: Any, over: Any, name: str, *, row_wise: bool) -> dict[str, Any]:
+    """Return a checked ``severity`` and ``over``, as arguments.
+
+    :param row_wise: whether single rows offend.
+    """
+    one_of(value, Severity, what=f"the severity of audit {name!r}")
+    one_of(over, Over, what=f"over of audit {name!r}")
+    if value == "quarantine" and not row_wise:
+        raise ArgumentError(
+            f"the severity of audit {name!r} is 'quarantine'",
+            expected="'block', 'warn' or 'ask': of what it looks at no single row offends that could be put aside",
+        )
+    if value == "quarantine" and over != "rows":
+        raise ArgumentError(
+            f"the severity of audit {name!r} is 'quarantine', and it looks over the {over}",
+            expected="over='rows': only rows the session wrote can be put aside; the others are published already",
+        )
+    return {"severity": value, "over": over}
 
 
 def name_of(name: Any, default: str) -> str:
@@ -89,6 +109,7 @@ def columns_of(columns: tuple[Any, ...], check: str) -> tuple[str, ...]:
     return columns
 
 
-def label(check: str, *columns: str) -> str:
+def label(check: str, *columns: str, over: Any = "rows") -> str:
     """Return the default name of an audit of some columns."""
-    return f"{check}({', '.join(c if c.isprintable() else ascii(c) for c in columns)})"
+    named = f"{check}({', '.join(c if c.isprintable() else ascii(c) for c in columns)})" if columns else check
+    return named if over == "rows" else f"{named} over {over}"

@@ -1,8 +1,10 @@
 """Audits of whole rows: nulls, keys, how many rows, and a query of one's own.
 
 They say what must hold, not how it is found out; importing them loads no engine. Each takes ``severity``
-(``"block"``, the default, keeps the data from being published; ``"warn"`` only reports) and ``name`` (default: the
-check and its columns; must be unique among the audits of one load).
+(``"block"``, the default, keeps the data from being published; ``"warn"`` only reports; ``"ask"`` has a person decide;
+``"quarantine"``, where single rows offend, puts those aside and publishes the rest), ``over`` (``"rows"``, the default,
+looks at what the session wrote; ``"partitions"`` at all rows of the partitions it touched; ``"table"`` at all there
+will be in the target) and ``name`` (default: the check and its columns; must be unique among the audits of one load).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import attrs
 
 from airflow_incremental.audits.base import Audit, columns_of, label, name_of, severity_of
 from airflow_incremental.audits.values import checked
-from airflow_incremental.core.audit import Severity
+from airflow_incremental.core.audit import Over, Severity
 from airflow_incremental.core.errors import ArgumentError
 
 
@@ -27,14 +29,18 @@ class NotNull(Audit):
 
     type: ClassVar[str] = "not_null"
     required: ClassVar[tuple[str, ...]] = ("columns",)
+    row_wise: ClassVar[bool] = True
     name: str
     severity: Severity
+    over: Over
     columns: tuple[str, ...]
 
-    def __init__(self, *columns: str, severity: Severity = "block", name: str | None = None) -> None:
+    def __init__(
+        self, *columns: str, severity: Severity = "block", over: Over = "rows", name: str | None = None
+    ) -> None:
         columns = columns_of(columns, "NotNull")
-        name = name_of(name, label(self.type, *columns))
-        self.__attrs_init__(columns=columns, name=name, severity=severity_of(severity, name))
+        name = name_of(name, label(self.type, *columns, over=over))
+        self.__attrs_init__(columns=columns, name=name, **severity_of(severity, over, name, row_wise=self.row_wise))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Audit:
@@ -44,25 +50,29 @@ class NotNull(Audit):
 
 @attrs.frozen(init=False)
 class Unique(Audit):
-    """No two rows that the session wrote agree in all the columns.
+    """No two rows agree in all the columns.
 
     Rows that are null in one of them are left out, as in SQL's ``UNIQUE`` (add a ``NotNull`` if they must not be). NaN
     equals NaN. Offending are all rows that share their key, not only the second of each. Rows that were in the target
-    before are not looked at.
+    before are only looked at with ``over="table"`` or ``over="partitions"``.
 
     :param columns: one or more columns that form the key.
     """
 
     type: ClassVar[str] = "unique"
     required: ClassVar[tuple[str, ...]] = ("columns",)
+    row_wise: ClassVar[bool] = True
     name: str
     severity: Severity
+    over: Over
     columns: tuple[str, ...]
 
-    def __init__(self, *columns: str, severity: Severity = "block", name: str | None = None) -> None:
+    def __init__(
+        self, *columns: str, severity: Severity = "block", over: Over = "rows", name: str | None = None
+    ) -> None:
         columns = columns_of(columns, "Unique")
-        name = name_of(name, label(self.type, *columns))
-        self.__attrs_init__(columns=columns, name=name, severity=severity_of(severity, name))
+        name = name_of(name, label(self.type, *columns, over=over))
+        self.__attrs_init__(columns=columns, name=name, **severity_of(severity, over, name, row_wise=self.row_wise))
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Any]) -> Audit:
@@ -80,7 +90,7 @@ def _with_columns(cls: type[NotNull | Unique], fields: Mapping[str, Any]) -> Aud
 
 @attrs.frozen(init=False)
 class RowCount(Audit):
-    """The session wrote a number of rows within bounds, both of which pass.
+    """The number of rows lies within bounds, both of which pass.
 
     The only built-in audit that has an opinion on a session that wrote no row.
 
@@ -91,6 +101,7 @@ class RowCount(Audit):
     type: ClassVar[str] = "row_count"
     name: str
     severity: Severity
+    over: Over
     min: int | None
     max: int | None
 
@@ -100,9 +111,10 @@ class RowCount(Audit):
         max: int | None = None,  # noqa: A002
         *,
         severity: Severity = "block",
+        over: Over = "rows",
         name: str | None = None,
     ) -> None:
-        name = name_of(name, self.type)
+        name = name_of(name, label(self.type, over=over))
         low, high = _rows(min, f"min of audit {name!r}"), _rows(max, f"max of audit {name!r}")
         if low is None and high is None:
             raise ArgumentError(
@@ -115,7 +127,7 @@ class RowCount(Audit):
                 f"audit {name!r} asks for at least {low} and at most {high} rows",
                 expected="a min that is not above max",
             )
-        self.__attrs_init__(min=low, max=high, name=name, severity=severity_of(severity, name))
+        self.__attrs_init__(min=low, max=high, name=name, **severity_of(severity, over, name, row_wise=self.row_wise))
 
 
 def _rows(value: Any, what: str) -> int | None:
@@ -128,7 +140,7 @@ def _rows(value: Any, what: str) -> int | None:
 class SqlCheck(Audit):
     """A query of one's own that returns the offending rows; the audit passes when it returns none.
 
-    It is DuckDB SQL and reads the rows the session wrote as ``rows``. A query that counts (``SELECT count(*) ...``)
+    It is DuckDB SQL and reads what it looks at as ``rows``. A query that counts (``SELECT count(*) ...``)
     always returns a row: put the condition into ``HAVING``. Given to an operator, the SQL may hold Jinja templates.
 
     :param name: what the check is called.
@@ -139,11 +151,12 @@ class SqlCheck(Audit):
     required: ClassVar[tuple[str, ...]] = ("name", "sql")
     name: str
     severity: Severity
+    over: Over
     sql: str
 
-    def __init__(self, name: str, sql: str, *, severity: Severity = "block") -> None:
+    def __init__(self, name: str, sql: str, *, severity: Severity = "block", over: Over = "rows") -> None:
         name = name_of("" if name is None else name, "")
-        self.__attrs_init__(name=name, sql=_sql(sql, name), severity=severity_of(severity, name))
+        self.__attrs_init__(name=name, sql=_sql(sql, name), **severity_of(severity, over, name, row_wise=self.row_wise))
 
 
 def _sql(value: Any, name: str) -> str:

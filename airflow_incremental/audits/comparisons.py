@@ -11,7 +11,7 @@ import attrs
 
 from airflow_incremental.audits.base import Audit, columns_of, label, name_of, severity_of
 from airflow_incremental.audits.values import Kind, Value, checked, decode, kind_of, show
-from airflow_incremental.core.audit import Severity
+from airflow_incremental.core.audit import Over, Severity
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import one_of
 
@@ -32,8 +32,10 @@ class AcceptedValues(Audit):
 
     type: ClassVar[str] = "accepted_values"
     required: ClassVar[tuple[str, ...]] = ("column", "values")
+    row_wise: ClassVar[bool] = True
     name: str
     severity: Severity
+    over: Over
     column: str
     values: tuple[Value, ...]
     allow_null: bool
@@ -45,16 +47,17 @@ class AcceptedValues(Audit):
         allow_null: bool = True,  # noqa: FBT001, FBT002  the order is the order one reads it in
         *,
         severity: Severity = "block",
+        over: Over = "rows",
         name: str | None = None,
     ) -> None:
         (column,) = columns_of((column,), "AcceptedValues")
-        name = name_of(name, label(self.type, column))
+        name = name_of(name, label(self.type, column, over=over))
         self.__attrs_init__(
             column=column,
             values=_accepted(values, name),
             allow_null=_flag(allow_null, name),
             name=name,
-            severity=severity_of(severity, name),
+            **severity_of(severity, over, name, row_wise=self.row_wise),
         )
 
     @classmethod
@@ -116,8 +119,10 @@ class Between(Audit):
 
     type: ClassVar[str] = "between"
     required: ClassVar[tuple[str, ...]] = ("column",)
+    row_wise: ClassVar[bool] = True
     name: str
     severity: Severity
+    over: Over
     column: str
     min: Value | None
     max: Value | None
@@ -131,16 +136,22 @@ class Between(Audit):
         *,
         inclusive: Inclusive = "both",
         severity: Severity = "block",
+        over: Over = "rows",
         name: str | None = None,
     ) -> None:
         (column,) = columns_of((column,), "Between")
-        name = name_of(name, label(self.type, column))
+        name = name_of(name, label(self.type, column, over=over))
         low = None if min is None else checked(min, what=f"min of audit {name!r}")
         high = None if max is None else checked(max, what=f"max of audit {name!r}")
         one_of(inclusive, Inclusive, what=f"inclusive of audit {name!r}")
         _check_bounds(low, high, open_ended=inclusive != "both", name=name)
         self.__attrs_init__(
-            column=column, min=low, max=high, inclusive=inclusive, name=name, severity=severity_of(severity, name)
+            column=column,
+            min=low,
+            max=high,
+            inclusive=inclusive,
+            name=name,
+            **severity_of(severity, over, name, row_wise=self.row_wise),
         )
 
     @property

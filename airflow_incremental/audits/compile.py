@@ -1,8 +1,8 @@
-"""From audits to the counts they need, so that one pass over the rows answers all of them.
+"""From audits to what has to be counted and measured, so that one pass over the rows answers all of them.
 
-A *measure* is one audit as SQL over the relation ``rows``: aggregates that each return one count, and a predicate
-that is true for offending rows (what sample rows are picked by). Values are bound as parameters, never written into
-the SQL.
+A *measure* is one audit, or one expectation of a suite, as SQL over the relation ``rows``: aggregates that each return
+one value, and a predicate that is true for offending rows (what sample rows are picked by, and rows put aside). Values
+are bound as parameters, never written into the SQL.
 """
 
 # ruff: noqa: ARG001  # all measures are called alike
@@ -17,12 +17,13 @@ import attrs
 import pyarrow as pa
 
 from airflow_incremental.audits.base import Audit
-from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
+from airflow_incremental.audits.checks import NotNull, RowCount, Unique
 from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.domains import Domain, domain_of
 from airflow_incremental.audits.values import Value, kind_of, show
-from airflow_incremental.core.errors import ArgumentError, AuditFailed
+from airflow_incremental.core.audit import Severity
+from airflow_incremental.core.errors import AuditFailed
 
 _SHOWN = 5
 _SHOWN_LENGTH = 40
@@ -30,18 +31,29 @@ _SHOWN_LENGTH = 40
 
 @attrs.frozen(kw_only=True)
 class Counts:
-    """What a measure found: rows looked at, rows offending, and how to say it."""
+    """What a measure found: rows looked at, rows offending, and how to say it.
+
+    :param passed: whether that is as it should be; None if it is when no row offends.
+    :param observed: what was measured, as a JSON value.
+    :param full: what else is kept of it.
+    """
 
     checked: int
     offending: int
     message: str
+    passed: bool | None = None
+    observed: Any = None
+    full: Mapping[str, Any] | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Measure:
-    """One audit as SQL.
+    """One audit, or one expectation of a suite, as SQL.
 
-    :param aggregates: expressions over ``rows``, each an integer and never null.
+    :param name: of its result; no two measures of a run share one.
+    :param kind: of its result.
+    :param severity: of its result.
+    :param aggregates: expressions over ``rows``; they come back as Arrow's Python values.
     :param read: makes counts of the total number of rows and the aggregates' values.
     :param offends: predicate that is true for offending rows; None if no single row offends.
     :param values: values of the parameters named in the SQL, by name; no two measures of a run share a name.
@@ -49,22 +61,28 @@ class Measure:
         is not theirs alone, which is only worth another look at the rows when the aggregates say that there are some.
     """
 
-    audit: Audit
+    name: str
+    kind: str
+    severity: Severity
     aggregates: tuple[str, ...]
-    read: Callable[[int, Sequence[int]], Counts]
+    read: Callable[[int, Sequence[Any]], Counts]
     offends: str | None
     values: Mapping[str, Any] = attrs.field(factory=dict)
     keys: tuple[str, ...] = ()
 
 
-def measures_of(audits: Sequence[Audit], schema: pa.Schema) -> dict[str, Measure]:
-    """Return all audits but ``SqlCheck`` as SQL over rows of ``schema``, by name; nothing is read.
+def measures_of(audits: Sequence[Audit], schema: pa.Schema) -> dict[str, tuple[Measure, ...]]:
+    """Return what is measured for each audit over rows of ``schema``, by the audit's name; nothing is read.
 
     Given the target's schema, a plan can tell before it loads anything that an audit will not fit.
 
     :raises AuditFailed: if an audit names an unknown column, or one of a type its values cannot be compared with.
     """
-    return {a.name: measure(a, schema, f"a{i}") for i, a in enumerate(audits) if not isinstance(a, SqlCheck)}
+    return {a.name: measures(a, schema, f"a{i}") for i, a in enumerate(audits)}
+
+
+def _measure(audit: Audit, **what: Any) -> Measure:
+    return Measure(name=audit.name, kind=audit.type, severity=audit.severity, **what)
 
 
 def _where(predicate: str) -> str:
@@ -72,21 +90,18 @@ def _where(predicate: str) -> str:
 
 
 @singledispatch
-def measure(audit: Audit, schema: pa.Schema, prefix: str) -> Measure:
-    """Return an audit as SQL over rows of ``schema``.
+def measures(audit: Audit, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+    """Return what of an audit is found in the one pass over rows of ``schema``; nothing for one that is run in its own way.
 
     :param prefix: what the names of its parameters start with.
     :raises AuditFailed: if it does not fit the rows: an unknown column, or one of a type its values cannot be
         compared with.
     """
-    raise ArgumentError(
-        f"audit {audit.name!r} is a {type(audit).__name__}, which cannot be run over rows",
-        expected="one of the audits of airflow_incremental.audits",
-    )
+    return ()
 
 
-@measure.register
-def _(audit: NotNull, schema: pa.Schema, prefix: str) -> Measure:
+@measures.register
+def _(audit: NotNull, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     columns = [resolve(schema, path, audit=audit.name) for path in audit.columns]
     offends = " OR ".join(f"{c.sql} IS NULL" for c in columns)
 
@@ -99,11 +114,11 @@ def _(audit: NotNull, schema: pa.Schema, prefix: str) -> Measure:
         return Counts(checked=total, offending=counts[0], message=f"{counts[0]:,} of {total:,} rows are null{each}")
 
     alone = tuple(_where(f"{c.sql} IS NULL") for c in columns) if len(columns) > 1 else ()
-    return Measure(audit=audit, aggregates=(_where(offends), *alone), read=read, offends=offends)
+    return (_measure(audit, aggregates=(_where(offends), *alone), read=read, offends=offends),)
 
 
-@measure.register
-def _(audit: Unique, schema: pa.Schema, prefix: str) -> Measure:
+@measures.register
+def _(audit: Unique, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     keys = tuple(resolve(schema, path, audit=audit.name).sql for path in audit.columns)
     present = " AND ".join(f"{k} IS NOT NULL" for k in keys)
     key = keys[0] if len(keys) == 1 else f"row({', '.join(keys)})"
@@ -117,11 +132,11 @@ def _(audit: Unique, schema: pa.Schema, prefix: str) -> Measure:
     distinct = f"count(DISTINCT {key}) FILTER (WHERE {present})"
     several = f"SELECT {key} FROM rows WHERE {present} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
     offends = f"{present} AND {key} IN ({several})"
-    return Measure(audit=audit, aggregates=(_where(present), distinct), read=read, offends=offends, keys=keys)
+    return (_measure(audit, aggregates=(_where(present), distinct), read=read, offends=offends, keys=keys),)
 
 
-@measure.register
-def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> Measure:
+@measures.register
+def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
     domain = _comparable(audit, column, audit.values[0])
     # An empty list is fine: then no value of the column can be one of the accepted ones.
@@ -137,17 +152,13 @@ def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> Measure:
             checked=checked, offending=counts[0], message=f"{counts[0]:,} of {checked:,} rows are none of {listed}"
         )
 
-    return Measure(
-        audit=audit,
-        aggregates=(_where(offends), _where(f"{column.sql} IS NOT NULL")),
-        read=read,
-        offends=offends,
-        values={prefix: domain.members(audit.values)},
-    )
+    present = _where(f"{column.sql} IS NOT NULL")
+    values = {prefix: domain.members(audit.values)}
+    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values),)
 
 
-@measure.register
-def _(audit: Between, schema: pa.Schema, prefix: str) -> Measure:
+@measures.register
+def _(audit: Between, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
     bounds = [b for b in (audit.min, audit.max) if b is not None]
     domain = _comparable(audit, column, bounds[0])
@@ -177,11 +188,11 @@ def _(audit: Between, schema: pa.Schema, prefix: str) -> Measure:
 
     offends = f"({column.sql} IS NOT NULL AND {outside})"
     present = _where(f"{column.sql} IS NOT NULL")
-    return Measure(audit=audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values)
+    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values),)
 
 
-@measure.register
-def _(audit: RowCount, schema: pa.Schema, prefix: str) -> Measure:
+@measures.register
+def _(audit: RowCount, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     def read(total: int, _counts: Sequence[int]) -> Counts:
         low, high = audit.min or 0, total if audit.max is None else audit.max
         expected = " and ".join(
@@ -192,7 +203,7 @@ def _(audit: RowCount, schema: pa.Schema, prefix: str) -> Measure:
         off = max(low - total, total - high, 0)
         return Counts(checked=total, offending=off, message=f"{total:,} rows, expected {expected}")
 
-    return Measure(audit=audit, aggregates=(), read=read, offends=None)
+    return (_measure(audit, aggregates=(), read=read, offends=None),)
 
 
 def _comparable(audit: AcceptedValues | Between, column: Column, value: Value) -> Domain:

@@ -83,15 +83,16 @@ class Rows:
             raise self._incomplete(outcome, doing)
         return outcome
 
-    def numbers(self, sql: str, values: Mapping[str, Any], *, audit: SqlCheck | None = None) -> list[int]:
-        """Run a statement that returns one row of counts.
+    def one_row(self, sql: str, values: Mapping[str, Any], *, audit: SqlCheck | None = None) -> list[Any]:
+        """Run a statement that returns one row, and return its values.
 
         :param audit: the audit whose own SQL is run, if any.
         """
 
-        def work() -> list[int]:
-            (row,) = self.con.execute(sql, dict(values) or None).fetchall()
-            return [int(n) for n in row]
+        def work() -> list[Any]:
+            # Through Arrow, as in samples.
+            table = self.con.sql(sql, params=dict(values) or None).to_arrow_table()
+            return [column[0].as_py() for column in table.columns]
 
         return self._run(work, audit)
 

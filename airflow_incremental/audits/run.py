@@ -1,8 +1,8 @@
-"""Run audits over the rows a session wrote.
+"""Run audits over a sealed snapshot.
 
-All built-in audits are one SELECT of counts over the relation ``rows``, so the rows are read once however many there
-are. Only what few runs need costs another look: the size of groups of duplicates once there are some, an ``SqlCheck``
-of one's own, sample rows.
+All that can be counted and measured is one SELECT over the relation ``rows``, so the rows are read once however many
+audits there are, once for each scope. Only what few runs need costs another look: the size of groups of duplicates once
+there are some, an ``SqlCheck`` of one's own, sample rows.
 
 An audit that cannot be run to its end raises; it never passes.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pyarrow as pa
@@ -22,30 +22,28 @@ from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.query import Rows
-from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult
+from airflow_incremental.audits.scope import Scope, results
+from airflow_incremental.audits.subject import ROWS, Subject
+from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult, Over
 from airflow_incremental.core.limits import check_samples
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import open_connection
 from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.engines.worker import Worker
 
-_RELATION = "rows"
-
 
 def run_audits(
     audits: Sequence[Audit | Mapping[str, Any]],
-    read: SourceRead,
+    subject: Subject,
     *,
-    snapshot_id: int,
     samples: int = 0,
     memory_limit: str | None = None,
     work_dir: Path | None = None,
 ) -> AuditReport:
-    """Audit the rows of ``read`` and report what was found.
+    """Audit a sealed snapshot and report what was found.
 
-    :param audits: the audits, or their serialised form; the report has one result for each, in this order.
-    :param read: the rows the session wrote, exactly those of the sealed snapshot; read under the name ``rows``.
-    :param snapshot_id: the sealed snapshot they belong to.
+    :param audits: the audits, or their serialised form; the report has their results in this order.
+    :param subject: what they look at.
     :param samples: how many offending rows to put into each result. They may hold personal data and travel through
         XCom and logs, so the default is none; no message or error holds a value of a row either way.
     :param memory_limit: what DuckDB may use, such as ``"2GB"``; beyond it it spills to ``work_dir``.
@@ -59,22 +57,47 @@ def run_audits(
     found = validate_audits(audits)
     check_samples(samples)
     if not found:
-        return AuditReport(snapshot_id=snapshot_id, rows=None)
-    measures = measures_of(found, read.schema)
+        return AuditReport(snapshot_id=subject.snapshot_id, rows=None)
+    taken: dict[str, tuple[AuditResult, ...]] = {}
+    total = None
+    for over in get_args(Over):
+        chosen = [audit for audit in found if audit.over == over]
+        if not chosen:
+            continue
+        read = subject.read(over)
+        measured = measures_of(chosen, read.schema)
 
-    def work(rows: Rows) -> tuple[int, list[AuditResult]]:
-        rows.bind()
-        total, counts = _count(rows, list(measures.values()))
-        return total, [
-            _own_query(rows, audit, total, samples)
-            if isinstance(audit, SqlCheck)
-            else _result(rows, measures[audit.name], counts[audit.name], samples)
-            for audit in found
-        ]
+        def work(rows: Rows) -> int:
+            rows.bind()
+            count, counts = _count(rows, [m for each in measured.values() for m in each])  # noqa: B023  runs at once
+            scope = Scope(
+                subject=subject,
+                over=over,  # noqa: B023
+                rows=rows,
+                total=count,
+                measured=measured,  # noqa: B023
+                found=counts,
+                samples=samples,
+            )
+            taken.update({audit.name: results(audit, scope) for audit in chosen})  # noqa: B023
+            return count
 
-    with _connection(memory_limit, work_dir) as worker:
-        total, results = worker.call(work, Rows(worker.con, attrs.evolve(read, name=_RELATION)))
-    return AuditReport(snapshot_id=snapshot_id, rows=total, results=tuple(results))
+        with _connection(memory_limit, work_dir) as worker:
+            count = worker.call(work, Rows(worker.con, attrs.evolve(read, name=ROWS)))
+        total = count if over == "rows" else total
+    return AuditReport(
+        snapshot_id=subject.snapshot_id,
+        rows=subject.read("rows").rows if total is None else total,
+        results=tuple(result for audit in found for result in taken[audit.name]),
+    )
+
+
+def check_audits(audits: Sequence[Audit], schema: pa.Schema) -> None:
+    """See whether each audit fits rows of ``schema``; no database is opened.
+
+    :raises AuditFailed: one does not.
+    """
+    measures_of(audits, schema)
 
 
 def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None) -> None:
@@ -91,7 +114,7 @@ def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path 
         for audit in own:
             rows.view_of(audit)
 
-    nothing = SourceRead(name=_RELATION, schema=schema, field_ids=(), parts=())
+    nothing = SourceRead(name=ROWS, schema=schema, field_ids=(), parts=())
     with _connection(None, work_dir) as worker:
         worker.call(work, Rows(worker.con, nothing))
 
@@ -107,18 +130,18 @@ def _connection(memory_limit: str | None, work_dir: Path | None) -> Iterator[Wor
 
 
 def _count(rows: Rows, measures: Sequence[Measure]) -> tuple[int, dict[str, Counts]]:
-    """Return the number of rows and, by audit name, what the measures found, from one pass."""
+    """Return the number of rows and, by its name, what each measure found, from one pass."""
     parts = ["count(*)", *(a for m in measures for a in m.aggregates)]
     values = {name: value for m in measures for name, value in m.values.items()}
-    total, *found = rows.numbers(f"SELECT {', '.join(parts)} FROM rows", values)  # noqa: S608
+    total, *found = rows.one_row(f"SELECT {', '.join(parts)} FROM rows", values)  # noqa: S608
     numbers = iter(found)
-    taken = {m.audit.name: [next(numbers) for _ in m.aggregates] for m in measures}
+    taken = {m.name: [next(numbers) for _ in m.aggregates] for m in measures}
     keyed = [m for m in measures if m.keys]
-    doubled = [m for m in keyed if len(set(taken[m.audit.name])) > 1]
-    shared = dict.fromkeys((m.audit.name for m in keyed), 0)
+    doubled = [m for m in keyed if len(set(taken[m.name])) > 1]
+    shared = dict.fromkeys((m.name for m in keyed), 0)
     if doubled:
-        again = rows.numbers("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), {})
-        shared.update(zip((m.audit.name for m in doubled), again, strict=True))
+        again = rows.one_row("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), {})
+        shared.update(zip((m.name for m in doubled), again, strict=True))
         if not all(again):
             raise AuditIncomplete(
                 "reading the written rows a second time gave other rows than the first",
@@ -127,7 +150,7 @@ def _count(rows: Rows, measures: Sequence[Measure]) -> tuple[int, dict[str, Coun
             )
     for name, n in shared.items():
         taken[name].append(n)
-    return total, {m.audit.name: m.read(total, taken[m.audit.name]) for m in measures}
+    return total, {m.name: m.read(total, taken[m.name]) for m in measures}
 
 
 def _shared(keys: Sequence[str]) -> str:
@@ -135,36 +158,3 @@ def _shared(keys: Sequence[str]) -> str:
     present = " AND ".join(f"{k} IS NOT NULL" for k in keys)
     group = f"FROM rows WHERE {present} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
     return f"SELECT coalesce(sum(n), 0)::BIGINT FROM (SELECT count(*) AS n {group})"  # noqa: S608
-
-
-def _result(rows: Rows, m: Measure, counts: Counts, samples: int) -> AuditResult:
-    picked: tuple[Mapping[str, Any], ...] = ()
-    if samples and counts.offending and m.offends is not None:
-        order = f" ORDER BY {', '.join(m.keys)}" if m.keys else ""  # duplicates next to each other
-        picked = rows.samples(f"SELECT * FROM rows WHERE {m.offends}{order} LIMIT {samples}", m.values)  # noqa: S608
-    return AuditResult(
-        name=m.audit.name,
-        severity=m.audit.severity,
-        passed=counts.offending == 0,
-        offending=counts.offending,
-        checked=counts.checked,
-        message=counts.message,
-        samples=picked,
-    )
-
-
-def _own_query(rows: Rows, audit: SqlCheck, total: int, samples: int) -> AuditResult:
-    view = rows.view_of(audit)
-    (offending,) = rows.numbers(f"SELECT count(*) FROM {view}", {}, audit=audit)  # noqa: S608
-    picked: tuple[Mapping[str, Any], ...] = ()
-    if samples and offending:
-        picked = rows.samples(f"SELECT * FROM {view} LIMIT {samples}", {}, audit=audit)  # noqa: S608
-    return AuditResult(
-        name=audit.name,
-        severity=audit.severity,
-        passed=offending == 0,
-        offending=offending,
-        checked=total,
-        message=f"its query over {total:,} rows returned {offending:,}",
-        samples=picked,
-    )

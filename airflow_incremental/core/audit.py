@@ -13,12 +13,18 @@ import attrs
 from airflow_incremental.core.errors import AuditFailed, IncrementalError
 
 #: What a failed audit does. ``block``: the session ends and nothing is published. ``warn``: the data is published and
-#: the report says so. Other tools say error/warn (dbt, Airflow's ``SQLCheckResult``) or critical/warning; here an
-#: *error* is an audit that could not be run to its end, which no severity lets pass, so the word for a failed one is
-#: what it does.
-Severity = Literal["block", "warn"]
-#: ``failed``: a blocking audit failed. ``warned``: only warning ones did.
-Verdict = Literal["passed", "warned", "failed"]
+#: the report says so. ``ask``: a person decides. ``quarantine``: the offending rows are put aside, the rest is published.
+#: Other tools say error/warn (dbt, Airflow's ``SQLCheckResult``) or critical/warning; here an *error* is an audit that
+#: could not be run to its end, which no severity lets pass, so the word for a failed one is what it does.
+Severity = Literal["block", "warn", "ask", "quarantine"]
+#: What an audit looks at: the ``rows`` the session wrote, all rows of the ``partitions`` it touched, or the whole
+#: ``table``, the last two as the sealed snapshot has them.
+Over = Literal["rows", "partitions", "table"]
+#: How a result was found: one statement in DuckDB, Great Expectations itself, what manifests say, or Python over the rows.
+Path = Literal["duckdb", "gx", "statistics", "python"]
+#: ``failed``: a blocking audit failed. ``asks``: none did, but a person has to decide. ``warned``: rows were put aside, or
+#: an audit failed that only warns.
+Verdict = Literal["passed", "warned", "asks", "failed"]
 
 
 class AuditIncomplete(IncrementalError):
@@ -40,6 +46,13 @@ class AuditResult:
     :param checked: rows it looked at; rows it does not apply to, such as nulls in ``Between``, are not counted.
     :param message: the finding for people, without the name.
     :param samples: some offending rows as plain values by column, empty unless they were asked for.
+    :param kind: what kind of audit it is: the ``type`` of its serialised form, or of a Great Expectations expectation.
+    :param over: what it looked at.
+    :param path: how it was found.
+    :param observed: what was measured, such as a mean, as a JSON value; None where the counts say it all.
+    :param quarantined: offending rows that were put aside, so that they are not published.
+    :param full: more of the finding than travels through XCom, as JSON values: for an expectation its standard Great
+        Expectations result. Kept in the audit table only.
     """
 
     name: str
@@ -49,16 +62,36 @@ class AuditResult:
     checked: int
     message: str
     samples: tuple[Mapping[str, Any], ...] = ()
+    kind: str = ""
+    over: Over = "rows"
+    path: Path = "duckdb"
+    observed: Any = None
+    quarantined: int = 0
+    full: Mapping[str, Any] | None = None
 
     @property
     def blocks(self) -> bool:
         """Whether this finding keeps the data from being published."""
-        return not self.passed and self.severity == "block"
+        if self.passed:
+            return False
+        # Rows that were to be put aside and are still there must not be published either.
+        return self.severity == "block" or (self.severity == "quarantine" and self.quarantined != self.offending)
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person has to decide on this finding."""
+        return not self.passed and self.severity == "ask"
+
+    def brief(self) -> AuditResult:
+        """Return the result without what does not travel: sample rows, which may hold personal data, and ``full``."""
+        return attrs.evolve(self, samples=(), full=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; ``samples`` is left out when there are none."""
+        """Return plain values; what is as it is by default is left out."""
         plain = attrs.asdict(self, recurse=False)
-        del plain["samples"]
+        for field in attrs.fields(AuditResult):
+            if field.default is not attrs.NOTHING and plain[field.name] == field.default:
+                del plain[field.name]
         if self.samples:
             plain["samples"] = [dict(row) for row in self.samples]
         return plain
@@ -88,6 +121,8 @@ class AuditReport:
         """The report in one word."""
         if any(r.blocks for r in self.results):
             return "failed"
+        if any(r.asks for r in self.results):
+            return "asks"
         return "passed" if all(r.passed for r in self.results) else "warned"
 
     @property
@@ -97,8 +132,12 @@ class AuditReport:
 
     @property
     def warnings(self) -> tuple[AuditResult, ...]:
-        """The audits that failed and only warn."""
+        """The audits that failed and do not keep the data from being published."""
         return tuple(r for r in self.results if not r.passed and not r.blocks)
+
+    def brief(self) -> AuditReport:
+        """Return the report as it travels through XCom: without sample rows and full results."""
+        return attrs.evolve(self, results=tuple(r.brief() for r in self.results))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; a few hundred bytes per audit."""
@@ -128,8 +167,7 @@ class AuditReport:
         lines = [f"audits of snapshot {self.snapshot_id} over {self.rows or 0:,} rows: {self.verdict} ({counts})"]
         width = max(len(r.name) for r in self.results)
         for r in self.results:
-            mark = "ok  " if r.passed else ("FAIL" if r.blocks else "WARN")
-            lines.append(f"  {mark}  {r.name:<{width}}  {r.severity:<5}  {r.message}")
+            lines.append(f"  {_mark(r)}  {r.name:<{width}}  {r.severity:<5}  {r.message}")
             lines.extend(f"        offending row: {dict(row)}" for row in r.samples)
         return "\n".join(lines)
 
@@ -152,3 +190,11 @@ class AuditReport:
             expected="no offending rows in a blocking audit",
             hint=f"{hint}Correct the source, the transform or the audit; the next run plans the same changes anew",
         )
+
+
+def _mark(result: AuditResult) -> str:
+    if result.passed:
+        return "ok  "
+    if result.blocks:
+        return "FAIL"
+    return "ASK " if result.asks else "WARN"

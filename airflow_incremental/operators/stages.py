@@ -10,8 +10,6 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import attrs
-
 from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import ArgumentError, AuditFailed, SessionBusy, SessionSuperseded
@@ -98,6 +96,7 @@ def _audit(job: Job) -> dict[str, Any]:
     from airflow_incremental.iceberg.commits import load_table
     from airflow_incremental.iceberg.seal import find_sealed
     from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.auditing import audit
     from airflow_incremental.sessions.process import Finished
 
     planned = job.state_of("plan")
@@ -111,9 +110,8 @@ def _audit(job: Job) -> dict[str, Any]:
     sealed = find_sealed(load_table(job.process.catalog, opened.plan.target, role="target"), opened.plan)
     if sealed is None:
         raise _missing(job, "load", f"session {opened.plan.session} has no sealed snapshot")
-    report = steps.audit(opened, sealed)
     # Sample rows may hold personal data: they stay in the log, where they were asked for.
-    report = attrs.evolve(report, results=tuple(attrs.evolve(r, samples=()) for r in report.results))
+    report = audit(opened, sealed).brief()
     job.show(report.describe())
     return {"session": opened.plan.session, "report": report.to_json()}
 

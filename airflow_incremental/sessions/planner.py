@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from airflow_incremental.audits.compile import measures_of
-from airflow_incremental.audits.run import check_queries
+from airflow_incremental.audits.run import check_audits, check_queries
 from airflow_incremental.core.declared import check_target_declared
 from airflow_incremental.core.errors import (
     ArgumentError,
@@ -150,7 +149,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
             published=mine,
         )
     # An audit that names a column the target does not have is found before the load, not after.
-    measures_of(process.audits, target.schema().as_arrow())
+    check_audits(process.audits, target.schema().as_arrow())
     if mine is not None:
         again = restatement(process, target, facts, mine, now)
         if again is not None:

@@ -6,13 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-import attrs
-
-from airflow_incremental.audits.run import run_audits
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import AuditFailed, PlanExpired, SessionSuperseded, TargetChanged
-from airflow_incremental.core.reads import SourceRead
-from airflow_incremental.iceberg import naming
+from airflow_incremental.core.errors import PlanExpired, SessionSuperseded, TargetChanged
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import (
     abandon_session,
@@ -24,10 +19,10 @@ from airflow_incremental.iceberg.locks import (
 )
 from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
-from airflow_incremental.iceberg.reads import read_files
 from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
+from airflow_incremental.sessions.auditing import audit, audit_again
 from airflow_incremental.sessions.keys import changed_keys
 from airflow_incremental.sessions.output import produce
 from airflow_incremental.sessions.pinning import pin_sources
@@ -39,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyiceberg.catalog import Catalog
-    from pyiceberg.table import Table
 
 log = logging.getLogger(__name__)
 
@@ -111,32 +105,6 @@ def load(session: Session) -> Sealed:
     return sealed
 
 
-def audit(session: Session, sealed: Sealed) -> AuditReport:
-    """Check what the session wrote, exactly the sealed snapshot, and end the session if a blocking audit fails.
-
-    :raises AuditFailed: nothing is published; the sealed snapshot is kept on a branch for inspection.
-    """
-    process, plan = session.process, session.plan
-    target = load_table(process.catalog, plan.target, role="target")
-    try:
-        report = run_audits(
-            process.audits,
-            session_rows(target, sealed),
-            snapshot_id=sealed.snapshot_id,
-            samples=process.samples,
-            memory_limit=process.engine.memory_limit,
-            work_dir=process.work_dir,
-        )
-        log.info("%s", report.describe())
-        report.raise_if_failed(
-            inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}"
-        )
-    except AuditFailed:
-        end_session(process.catalog, session.begin, keep=True, reason="a blocking audit failed")
-        raise
-    return report
-
-
 def publish(session: Session, report: AuditReport) -> Finished:
     """Make the audited snapshot ``main`` and move the watermark, in one commit.
 
@@ -164,8 +132,8 @@ def publish(session: Session, report: AuditReport) -> Finished:
                 sealed.snapshot_id,
             )
             again = _reseal(session, sealed)
-            # The audits looked at the session's own rows, and those are the very same files.
-            report = attrs.evolve(report, snapshot_id=again.snapshot_id)
+            # The session's own rows are the very same files.
+            report = audit_again(session, again, report)
             continue
         except TargetChanged as error:
             end_session(process.catalog, session.begin, keep=False, reason=error.found)
@@ -209,11 +177,6 @@ def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str 
     session, owner = ended
     log.warning("abandoned session %s of process %r, held by %s: %s", session, process, owner, reason)
     return session
-
-
-def session_rows(target: Table, sealed: Sealed) -> SourceRead:
-    """Return the rows a session wrote, under the name ``rows``."""
-    return read_files(target, "rows", sealed.output.files)
 
 
 def _reseal(session: Session, sealed: Sealed) -> Sealed:

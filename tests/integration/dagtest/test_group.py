@@ -11,7 +11,7 @@ from airflow.sdk import task, task_group
 from airflow_incremental import IcebergSource, IcebergTarget, IncrementalLoad, NotNull, RowCount, iceberg_asset
 from airflow_incremental.core.errors import TargetChanged
 from airflow_incremental.iceberg.locks import renew_lock
-from airflow_incremental.sessions import steps
+from airflow_incremental.sessions import auditing, steps
 from tests.integration.dagtest.loads import CONN_ID, FailsOnce, Worlds, arguments
 from tests.integration.dagtest.runner import new_dag, run_again, run_dag
 from tests.support.world import SOURCE, TARGET, World
@@ -136,7 +136,8 @@ def test_a_stage_that_died_is_repeated_without_harm(
     make_world: Worlds, dag_id: str, monkeypatch: pytest.MonkeyPatch, step: str, after: bool
 ) -> None:
     world = make_world()
-    monkeypatch.setattr(steps, step, FailsOnce(getattr(steps, step), after=after))
+    module = auditing if step == "run_audits" else steps
+    monkeypatch.setattr(module, step, FailsOnce(getattr(module, step), after=after))
     dag = dag_with_group(dag_id, world)
     world.land(1, 2)
     run = run_dag(dag)

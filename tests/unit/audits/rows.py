@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.run import run_audits
+from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditReport, AuditResult
 from airflow_incremental.core.reads import ReadPart, SourceRead
 
@@ -36,8 +37,13 @@ def read_of(
     )
 
 
+def subject_of(read: SourceRead) -> Subject:
+    """Return a subject whose every scope is the rows of one read."""
+    return Subject(snapshot_id=SNAPSHOT, read=lambda _over: read)
+
+
 def audit(table: pa.Table, *audits: Audit, **options: Any) -> AuditReport:
-    return run_audits(audits, read_of(table), snapshot_id=SNAPSHOT, **options)
+    return run_audits(audits, subject_of(read_of(table)), **options)
 
 
 def only(table: pa.Table, check: Audit, **options: Any) -> AuditResult:

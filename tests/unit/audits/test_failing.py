@@ -20,7 +20,7 @@ from airflow_incremental.audits.run import run_audits
 from airflow_incremental.core.audit import AuditIncomplete
 from airflow_incremental.core.errors import AuditFailed, IncrementalError, PlanExpired
 from airflow_incremental.core.reads import ReadPart, SourceRead
-from tests.unit.audits.rows import SNAPSHOT, audit, read_of
+from tests.unit.audits.rows import audit, read_of, subject_of
 
 SECRET = "Jane-Doe-4711"
 PEOPLE = pa.table(
@@ -112,7 +112,7 @@ def test_a_file_that_is_gone_is_worth_a_retry_and_named_without_its_partition(
     read = in_file(path)
     path.unlink()
     with pytest.raises(AuditIncomplete) as caught:
-        run_audits(checks, read, snapshot_id=SNAPSHOT)
+        run_audits(checks, subject_of(read))
     assert "1 of 1 data files are not there, such as 00000-1.parquet" in str(caught.value)
     assert caught.value.retryable
     assert SECRET not in everything_said(caught.value)
@@ -127,7 +127,7 @@ def test_a_file_that_is_cut_off_or_overwritten_is_no_pass(tmp_path: Path) -> Non
     for bad in (whole[:-20], b"", whole[:4] + b"\xff" * (end - 4) + whole[end:], whole[:-60] + b"\xff" * 60):
         path.write_bytes(bad)
         with pytest.raises(AuditIncomplete, match="could not") as caught:
-            run_audits([NotNull("name")], read, snapshot_id=SNAPSHOT)
+            run_audits([NotNull("name")], subject_of(read))
         assert SECRET not in everything_said(caught.value)
 
 
@@ -156,7 +156,7 @@ def broken(error: Exception) -> Callable[[], pa.RecordBatch]:
 def test_a_stream_that_breaks_is_no_pass(error: Exception, before: int) -> None:
     whole = PEOPLE.to_batches()[0]
     with pytest.raises(AuditIncomplete, match="could not open the written rows") as caught:
-        run_audits([RowCount(1)], stream_of(*[lambda: whole] * before, broken(error)), snapshot_id=SNAPSHOT)
+        run_audits([RowCount(1)], subject_of(stream_of(*[lambda: whole] * before, broken(error))))
     assert SECRET not in everything_said(caught.value)
 
 
@@ -170,7 +170,7 @@ def test_a_stream_that_cannot_be_opened_says_what_went_wrong() -> None:
     with pytest.raises(
         AuditIncomplete, match=r"1 of 1 streams of rows cannot be opened: PermissionError at test_"
     ) as caught:
-        run_audits([RowCount(1)], read, snapshot_id=SNAPSHOT)
+        run_audits([RowCount(1)], subject_of(read))
     assert SECRET not in everything_said(caught.value)
 
 
@@ -213,4 +213,4 @@ def test_errors_that_are_ours_already_keep_their_words() -> None:
         name="r", schema=PEOPLE.schema, field_ids=(1, 2, 3, 4), parts=(ReadPart(paths=None, batches=batches),)
     )
     with pytest.raises(IncrementalError, match=r"the store is down\. What to do: wait"):
-        run_audits([RowCount(1)], read, snapshot_id=SNAPSHOT)
+        run_audits([RowCount(1)], subject_of(read))

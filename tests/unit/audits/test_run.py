@@ -18,7 +18,7 @@ from airflow_incremental.audits.run import run_audits
 from airflow_incremental.core.audit import AuditIncomplete
 from airflow_incremental.core.errors import ArgumentError, AuditFailed
 from airflow_incremental.engines.relations import bind, open_connection
-from tests.unit.audits.rows import SNAPSHOT, audit, only, read_of
+from tests.unit.audits.rows import SNAPSHOT, audit, only, read_of, subject_of
 
 UTC = dt.timezone.utc
 FLIGHTS = pa.table(
@@ -95,7 +95,7 @@ def test_samples_cost_a_statement_for_each_failed_audit_only(statements: list[st
 def test_a_stream_of_rows_is_opened_once_however_many_audits_there_are() -> None:
     opened: list[None] = []
     read = read_of(FLIGHTS, opened=lambda: opened.append(None))
-    run_audits([*PASSING, Unique("id"), SqlCheck("own", "FROM rows")], read, snapshot_id=SNAPSHOT)
+    run_audits([*PASSING, Unique("id"), SqlCheck("own", "FROM rows")], subject_of(read))
     assert len(opened) == 1
 
 
@@ -103,18 +103,18 @@ def test_without_audits_nothing_is_read() -> None:
     def refuse() -> None:
         raise AssertionError
 
-    report = run_audits([], read_of(FLIGHTS, opened=refuse), snapshot_id=SNAPSHOT)
+    report = run_audits([], subject_of(read_of(FLIGHTS, opened=refuse)))
     assert (report.verdict, report.rows, report.results) == ("passed", None, ())
 
 
 def test_rows_of_several_parts_and_of_files_are_one_relation(tmp_path: Path) -> None:
-    report = run_audits([Unique("id"), RowCount(10)], read_of(FLIGHTS, FLIGHTS), snapshot_id=SNAPSHOT)
+    report = run_audits([Unique("id"), RowCount(10)], subject_of(read_of(FLIGHTS, FLIGHTS)))
     assert [r.offending for r in report.results] == [8, 0]
     path = str(tmp_path / "a b'c.parquet")
     columns = [f.with_metadata({"PARQUET:field_id": str(i)}) for i, f in enumerate(FLIGHTS.drop(["plane"]).schema, 1)]
     table = FLIGHTS.drop(["plane"]).cast(pa.schema(columns))
     pq.write_table(table, path)
-    report = run_audits([Unique("id"), RowCount(5)], read_of(table, paths=(path,)), snapshot_id=SNAPSHOT)
+    report = run_audits([Unique("id"), RowCount(5)], subject_of(read_of(table, paths=(path,))))
     assert [r.offending for r in report.results] == [2, 0]
 
 
