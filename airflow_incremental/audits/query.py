@@ -23,6 +23,7 @@ from airflow_incremental.core.errors import AuditFailed, IncrementalError, PlanE
 from airflow_incremental.core.ranges import format_time
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import bind
+from airflow_incremental.engines.worker import Worker
 
 T = TypeVar("T")
 
@@ -47,10 +48,18 @@ _ABOUT_SQL = (duckdb.ParserException, duckdb.BinderException, duckdb.CatalogExce
 
 @attrs.frozen
 class Rows:
-    """The audited rows, on a connection of their own; ``bind`` comes first."""
+    """The audited rows, on a connection of their own; ``bind`` comes first.
 
-    con: duckdb.DuckDBPyConnection
+    Statements run in the worker's thread, so that an exception in the caller's, such as Airflow's timeout, stops them.
+    """
+
+    worker: Worker
     read: SourceRead
+
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        """The connection, for what the methods here do not do; use it between statements only."""
+        return self.worker.con
 
     def bind(self) -> None:
         """Make the rows the relation that the read names.
@@ -78,7 +87,7 @@ class Rows:
 
         :raises AuditIncomplete: if it fails.
         """
-        outcome = _attempt(work)
+        outcome = self._attempt(work)
         if isinstance(outcome, Exception):
             raise self._incomplete(outcome, doing)
         return outcome
@@ -124,7 +133,7 @@ class Rows:
                 self.con.execute(f"CREATE OR REPLACE TEMP VIEW {_CHECK_VIEW} AS {found[0].query}")
             return found
 
-        found = _attempt(work)
+        found = self._attempt(work)
         if isinstance(found, _ENVIRONMENT):
             raise self._incomplete(found, f"prepare audit {audit.name!r}")
         if isinstance(found, Exception):
@@ -147,7 +156,7 @@ class Rows:
     def _run(self, work: Callable[[], T], audit: SqlCheck | None) -> T:
         if audit is None:
             return self.guarded(work, doing="read the written rows")
-        outcome = _attempt(work)
+        outcome = self._attempt(work)
         if not isinstance(outcome, Exception):
             return outcome
         if isinstance(outcome, _ENVIRONMENT):
@@ -159,17 +168,20 @@ class Rows:
             hint="use TRY_CAST or CASE where a value may not fit, and try the query on the audited snapshot",
         )
 
+    def _attempt(self, work: Callable[[], T]) -> T | Exception:
+        return attempt(lambda: self.worker.call(work))
+
     def _incomplete(self, error: Exception, doing: str) -> IncrementalError:
-        found = f"could not {doing}: {_origin(error)}"
+        found = f"could not {doing}: {origin(error)}"
         paths = [Path(p.removeprefix("file://")) for part in self.read.parts for p in part.paths or ()]
         gone = [p.name for p in paths if not p.is_file()]
         if gone:
             found += f"; {len(gone)} of {len(paths)} data files are not there, such as {gone[0]}"
         # DuckDB hides what went wrong in a stream behind an error of its own.
-        streams = [_attempt(part.batches) for part in self.read.parts if part.paths is None]
+        streams = [attempt(part.batches) for part in self.read.parts if part.paths is None]
         broken = [s for s in streams if isinstance(s, Exception)]
         if broken:
-            found += f"; {len(broken)} of {len(streams)} streams of rows cannot be opened: {_origin(broken[0])}"
+            found += f"; {len(broken)} of {len(streams)} streams of rows cannot be opened: {origin(broken[0])}"
         hint = "retry the task; if files are gone for good, abandon the session so that the next run plans anew"
         if isinstance(error, (duckdb.OutOfMemoryException, MemoryError)):
             hint = (
@@ -178,7 +190,7 @@ class Rows:
         return AuditIncomplete(found, expected="rows that can be read to their end", hint=hint)
 
 
-def _attempt(work: Callable[[], T]) -> T | Exception:
+def attempt(work: Callable[[], T]) -> T | Exception:
     """Return what ``work`` returns, or what it raised, to be looked at outside the ``except`` block."""
     try:
         return work()
@@ -188,7 +200,7 @@ def _attempt(work: Callable[[], T]) -> T | Exception:
         return error
 
 
-def _origin(error: Exception) -> str:
+def origin(error: Exception) -> str:
     """Return the kind of an error and, if it is not DuckDB's, where it came from; never its text."""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, duckdb.Error) or not frames:

@@ -66,24 +66,14 @@ def run_audits(
             continue
         read = subject.read(over)
         measured = measures_of(chosen, read.schema)
-
-        def work(rows: Rows) -> int:
-            rows.bind()
-            count, counts = _count(rows, [m for each in measured.values() for m in each])  # noqa: B023  runs at once
-            scope = Scope(
-                subject=subject,
-                over=over,  # noqa: B023
-                rows=rows,
-                total=count,
-                measured=measured,  # noqa: B023
-                found=counts,
-                samples=samples,
-            )
-            taken.update({audit.name: results(audit, scope) for audit in chosen})  # noqa: B023
-            return count
-
         with _connection(memory_limit, work_dir) as worker:
-            count = worker.call(work, Rows(worker.con, attrs.evolve(read, name=ROWS)))
+            rows = Rows(worker, attrs.evolve(read, name=ROWS))
+            rows.bind()
+            count, counts = _count(rows, [m for each in measured.values() for m in each])
+            scope = Scope(
+                subject=subject, over=over, rows=rows, total=count, measured=measured, found=counts, samples=samples
+            )
+            taken.update({audit.name: results(audit, scope) for audit in chosen})
         total = count if over == "rows" else total
     return AuditReport(
         snapshot_id=subject.snapshot_id,
@@ -108,15 +98,12 @@ def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path 
     own = [audit for audit in audits if isinstance(audit, SqlCheck)]
     if not own:
         return  # a database takes longer to open than all the rest of a plan
-
-    def work(rows: Rows) -> None:
+    nothing = SourceRead(name=ROWS, schema=schema, field_ids=(), parts=())
+    with _connection(None, work_dir) as worker:
+        rows = Rows(worker, nothing)
         rows.bind()
         for audit in own:
             rows.view_of(audit)
-
-    nothing = SourceRead(name=ROWS, schema=schema, field_ids=(), parts=())
-    with _connection(None, work_dir) as worker:
-        worker.call(work, Rows(worker.con, nothing))
 
 
 @contextmanager
