@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_incremental.audits import AcceptedValues, Audit, Between, NotNull, RowCount, SqlCheck, Unique
+    from airflow_incremental.audits import (
+        AcceptedValues,
+        Audit,
+        Between,
+        Finding,
+        NotNull,
+        PythonCheck,
+        RowCount,
+        SqlCheck,
+        Unique,
+    )
     from airflow_incremental.core.completeness import CompleteThrough
     from airflow_incremental.core.errors import IncrementalError
     from airflow_incremental.core.tables import IcebergSource, IcebergTarget
@@ -25,12 +35,14 @@ __all__ = [
     "Audit",
     "Between",
     "CompleteThrough",
+    "Finding",
     "IcebergSource",
     "IcebergTarget",
     "IncrementalError",
     "IncrementalLoad",
     "IncrementalLoadOperator",
     "NotNull",
+    "PythonCheck",
     "RowCount",
     "SqlCheck",
     "Unique",
@@ -44,12 +56,14 @@ _HOMES = {
     "Audit": _AUDITS,
     "Between": _AUDITS,
     "CompleteThrough": "airflow_incremental.core.completeness",
+    "Finding": _AUDITS,
     "IcebergSource": "airflow_incremental.core.tables",
     "IcebergTarget": "airflow_incremental.core.tables",
     "IncrementalError": "airflow_incremental.core.errors",
     "IncrementalLoad": "airflow_incremental.task_groups.load",
     "IncrementalLoadOperator": "airflow_incremental.operators.load",
     "NotNull": _AUDITS,
+    "PythonCheck": _AUDITS,
     "RowCount": _AUDITS,
     "SqlCheck": _AUDITS,
     "Unique": _AUDITS,

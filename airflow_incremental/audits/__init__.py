@@ -9,12 +9,15 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.forms import audit_from_dict, validate_audits
+from airflow_incremental.audits.python import Finding, PythonCheck
 
 __all__ = [
     "AcceptedValues",
     "Audit",
     "Between",
+    "Finding",
     "NotNull",
+    "PythonCheck",
     "RowCount",
     "SqlCheck",
     "Unique",

@@ -9,9 +9,12 @@ from typing import Any
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
+from airflow_incremental.audits.python import Check, PythonCheck, is_function
 from airflow_incremental.core.errors import ArgumentError
 
-_TYPES: dict[str, type[Audit]] = {c.type: c for c in (NotNull, Unique, AcceptedValues, Between, RowCount, SqlCheck)}
+_TYPES: dict[str, type[Audit]] = {
+    c.type: c for c in (NotNull, Unique, AcceptedValues, Between, RowCount, SqlCheck, PythonCheck)
+}
 
 
 def audit_from_dict(value: Mapping[str, Any]) -> Audit:
@@ -37,14 +40,17 @@ def audit_from_dict(value: Mapping[str, Any]) -> Audit:
     return cls.from_fields(fields)
 
 
-def validate_audits(audits: Iterable[Audit | Mapping[str, Any]]) -> tuple[Audit, ...]:
-    """Return the audits of one load, built where they are plain values.
+def validate_audits(
+    audits: Iterable[Audit | Mapping[str, Any] | Check], *, functions: Mapping[str, Check] | None = None
+) -> tuple[Audit, ...]:
+    """Return the audits of one load, built where they are plain values or functions.
 
+    :param functions: of the audits that are functions and come as plain values, by the audits' names.
     :raises ArgumentError: if one is no audit, or two have one name: a report could not tell them apart.
     """
     if isinstance(audits, (Audit, Mapping, str)) or not isinstance(audits, Iterable):
         raise ArgumentError(f"audits is {audits!r}", expected="a list of audits", hint="write audits=[NotNull('id')]")
-    found = tuple(a if isinstance(a, Audit) else audit_from_dict(a) for a in audits)
+    found = tuple(_built(a, functions or {}) for a in audits)
     double = [name for name, n in Counter(a.name for a in found).items() if n > 1]
     if double:
         raise ArgumentError(
@@ -53,3 +59,18 @@ def validate_audits(audits: Iterable[Audit | Mapping[str, Any]]) -> tuple[Audit,
             hint="tell them apart with name=...",
         )
     return found
+
+
+def _built(value: Any, functions: Mapping[str, Check]) -> Audit:
+    if is_function(value):
+        return PythonCheck(value)
+    audit = value if isinstance(value, Audit) else audit_from_dict(value)
+    if not isinstance(audit, PythonCheck) or audit.function is not None:
+        return audit
+    if audit.name not in functions:
+        raise ArgumentError(
+            f"the audit {audit.name!r} is a function, {audit.calls or 'of no name'}, that is not there",
+            expected="the function itself among the audits: plain values cannot hold one",
+            hint="write audits=[PythonCheck(my_check)] in the DAG file, and do not template its name",
+        )
+    return audit.calling(functions[audit.name])

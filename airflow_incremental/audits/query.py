@@ -31,7 +31,7 @@ _CHECK_VIEW = '"audit check"'
 _TEXT_LIMIT = 200
 #: What can go wrong with a right query over right rows; everything else in a query of the author's is the query's
 #: fault.
-_ENVIRONMENT = (
+ENVIRONMENT = (
     duckdb.IOException,
     duckdb.HTTPException,
     duckdb.OutOfMemoryException,
@@ -134,7 +134,7 @@ class Rows:
             return found
 
         found = self._attempt(work)
-        if isinstance(found, _ENVIRONMENT):
+        if isinstance(found, ENVIRONMENT):
             raise self._incomplete(found, f"prepare audit {audit.name!r}")
         if isinstance(found, Exception):
             # What follows shows the statement around the query, which the author did not write.
@@ -159,7 +159,7 @@ class Rows:
         outcome = self._attempt(work)
         if not isinstance(outcome, Exception):
             return outcome
-        if isinstance(outcome, _ENVIRONMENT):
+        if isinstance(outcome, ENVIRONMENT):
             raise self._incomplete(outcome, f"run audit {audit.name!r}")
         raise AuditFailed(
             f"the SQL of audit {audit.name!r} stopped on a row with {type(outcome).__name__} "

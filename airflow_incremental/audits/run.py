@@ -17,6 +17,7 @@ from typing import Any, get_args
 import attrs
 import pyarrow as pa
 
+from airflow_incremental.audits import functions as _functions  # noqa: F401  registers how functions are run
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of

@@ -58,3 +58,10 @@ def check_table(value: Any, *, what: str) -> None:
         raise ArgumentError(
             f"{what} is {value!r}, which names no namespace", expected="a table identifier such as 'namespace.table'"
         )
+
+
+def name_of_callable(function: Callable[..., Any]) -> str:
+    """Return a name for the task's page; the same in every parse, and never mistaken for a file."""
+    inner = getattr(function, "func", function)
+    module = getattr(inner, "__module__", type(inner).__module__)
+    return f"{module}:{getattr(inner, '__qualname__', type(inner).__qualname__)}()"

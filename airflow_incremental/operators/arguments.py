@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from airflow_incremental.audits import Audit, validate_audits
+from airflow_incremental.audits import Audit, PythonCheck, validate_audits
+from airflow_incremental.audits.python import Check, is_function
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
-from airflow_incremental.core.literals import is_template, one_of
+from airflow_incremental.core.literals import is_template, name_of_callable, one_of
 from airflow_incremental.core.spec import (
     Mode,
     OnLostWatermark,
@@ -84,7 +85,17 @@ def plain(value: Any) -> Any:
         return [plain(v) for v in value]
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
+    if is_function(value):
+        return PythonCheck(value).as_dict()
     return initial_as_plain(value)
+
+
+def functions_of(audits: Any) -> dict[str, Check]:
+    """Return the functions among the audits by the audits' names: they are no plain values."""
+    if is_open(audits) or isinstance(audits, str) or not isinstance(audits, Iterable):
+        return {}
+    found = [PythonCheck(a) if is_function(a) else a for a in audits]
+    return {a.name: a.function for a in found if isinstance(a, PythonCheck) and a.function is not None}
 
 
 def default_process(process: Any, target: Any) -> Any:
@@ -94,10 +105,13 @@ def default_process(process: Any, target: Any) -> Any:
     return target.get("table")
 
 
-def check_parsed(fields: Mapping[str, Any], *, iceberg_conn_id: Any, audits: Any) -> ProcessSpec | None:
+def check_parsed(
+    fields: Mapping[str, Any], *, iceberg_conn_id: Any, audits: Any, functions: Mapping[str, Check]
+) -> ProcessSpec | None:
     """Check what is literal of plain, not yet rendered arguments.
 
     :param fields: the ``SPEC_FIELDS``.
+    :param functions: of the audits that are functions, by their names.
     :returns: what they declare; None while that is not known.
     :raises ArgumentError: a value is wrong, whatever the rest will be rendered to.
     """
@@ -118,7 +132,7 @@ def check_parsed(fields: Mapping[str, Any], *, iceberg_conn_id: Any, audits: Any
     elif not is_open(fields["process"]) and fields["process"] is not None:
         check_process_name(fields["process"])
     if not is_open(audits) and not is_template(audits):
-        validate_audits(audits)
+        validate_audits(audits, functions=functions)
     if not is_open(iceberg_conn_id) and (not isinstance(iceberg_conn_id, str) or not iceberg_conn_id):
         raise ArgumentError(
             f"iceberg_conn_id is {iceberg_conn_id!r}", expected="the id of an Airflow connection of the type 'iceberg'"
@@ -218,10 +232,3 @@ def check_number(value: Any, *, what: str, least: float) -> None:
     """Check a number that is not templated."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
         raise ArgumentError(f"{what} is {value!r}", expected=f"a number, {least} or more")
-
-
-def name_of_callable(function: Callable[..., Any]) -> str:
-    """Return a name for the task's page; the same in every parse, and never mistaken for a file."""
-    inner = getattr(function, "func", function)
-    module = getattr(inner, "__module__", type(inner).__module__)
-    return f"{module}:{getattr(inner, '__qualname__', type(inner).__qualname__)}()"

@@ -56,7 +56,7 @@ class Job:
             catalog=catalog_of(operator.iceberg_conn_id),
             owner=owner_of(context, task_id=operator.group_name),
             transform=transform,
-            audits=validate_audits(operator.audits),
+            audits=validate_audits(operator.audits, functions=operator.audit_functions),
             engine=operator.make_engine(),
             run_is_over=over,
             samples=operator.samples,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator, BaseOperatorLink, SkipMixin
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.limits import check_engine, check_samples
-from airflow_incremental.core.literals import is_template, one_of
+from airflow_incremental.core.literals import is_template, name_of_callable, one_of
 from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
 from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
@@ -25,8 +25,8 @@ from airflow_incremental.operators.arguments import (
     check_parsed,
     check_transform,
     default_process,
+    functions_of,
     is_open,
-    name_of_callable,
     plain,
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_incremental.audits import Audit
+    from airflow_incremental.audits.python import Check
     from airflow_incremental.engines.duckdb import DuckDBEngine
 
 
@@ -62,7 +63,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
         finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation. It
         reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
-    :param audits: checks of what was loaded, before it is published.
+    :param audits: checks of what was loaded, before it is published: audits, their plain values, or functions
+        ``check(rows, subject)`` (see :class:`~airflow_incremental.PythonCheck`).
     :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
         ``{"adopt": one of these}`` for a target that has rows already.
     :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` (both sides of such
@@ -124,7 +126,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         transform: Transform = None,
         process: str | None = None,
         iceberg_conn_id: str = DEFAULT_CONN_ID,
-        audits: Sequence[Audit | Mapping[str, Any]] = (),
+        audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
         initial: Any = "all",
         on_rewrite: OnRewrite = "fail",
         on_null_event_time: OnNullEventTime = "fail",
@@ -173,6 +175,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_skipped = on_skipped
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
+        #: Of audits that are functions: what their plain form cannot hold.
+        self.audit_functions = functions_of(audits)
         self.stage = one_of(stage, Stage, what="stage")
         check_transform(transform, stage=self.stage)
         # A template field that is callable would be called by Airflow to render it; the page shows the callable's name instead.
@@ -196,7 +200,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self._engine: DuckDBEngine | None = None
         fields = {name: getattr(self, name) for name in SPEC_FIELDS}
         #: What the literal arguments declare; None where templates or other tasks have a say.
-        self.declared = check_parsed(fields, iceberg_conn_id=iceberg_conn_id, audits=self.audits)
+        self.declared = check_parsed(
+            fields, iceberg_conn_id=iceberg_conn_id, audits=self.audits, functions=self.audit_functions
+        )
         self._check_alone()
         if self.stage in ("all", "plan"):
             self.inlets = [*self.inlets, *self._source_assets()]

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_incremental.audits import Audit
+from airflow_incremental.audits.python import Check
 from airflow_incremental.compat import Asset, TaskGroup, XComArg
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.spec import Mode
@@ -81,7 +82,7 @@ class IncrementalLoad(TaskGroup):
         mode: Mode,
         transform: Transform,
         process: str | None = None,
-        audits: Sequence[Audit | Mapping[str, Any]] = (),
+        audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
         operator_args: Mapping[str, Mapping[str, Any]] | None = None,
         default_args: dict[str, Any] | None = None,
         prefix_group_id: bool = True,

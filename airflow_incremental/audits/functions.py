@@ -1,0 +1,74 @@
+"""Runs the audits that are functions of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from airflow_incremental.audits.python import Finding, PythonCheck
+from airflow_incremental.audits.query import ENVIRONMENT, attempt, origin, plain
+from airflow_incremental.audits.scope import Scope, results
+from airflow_incremental.core.audit import AuditIncomplete, AuditResult
+from airflow_incremental.core.errors import AuditFailed
+
+_EXPECTED = "True or False, the offending rows as a relation or an Arrow table, or a Finding"
+
+
+@results.register
+def _(audit: PythonCheck, scope: Scope) -> tuple[AuditResult, ...]:
+    # In the caller's thread, which an exception such as Airflow's timeout can end whatever the function is doing.
+    outcome = attempt(lambda: _finding(audit, scope))
+    if isinstance(outcome, Exception):
+        what = f"the function {audit.calls} of audit {audit.name!r} stopped with {origin(outcome)}"
+        if isinstance(outcome, ENVIRONMENT):
+            raise AuditIncomplete(what, expected="a function that runs to its end", hint="retry the task")
+        raise AuditFailed(
+            f"{what} (its message is left out because it can quote values of rows)",
+            expected="a function that returns what it found",
+            hint="return False or the offending rows instead of raising, and try the function on the audited snapshot",
+        )
+    finding, picked = outcome
+    return (
+        AuditResult(
+            name=audit.name,
+            severity=audit.severity,
+            passed=finding.passed,
+            offending=finding.offending,
+            checked=scope.total,
+            message=finding.message,
+            samples=picked,
+            kind=audit.type,
+            over=scope.over,
+            path="python",
+            observed=finding.observed,
+        ),
+    )
+
+
+def _finding(audit: PythonCheck, scope: Scope) -> tuple[Finding, tuple[Mapping[str, Any], ...]]:
+    if audit.function is None:
+        raise AuditFailed(
+            f"audit {audit.name!r} has lost its function {audit.calls}", expected="audits from validate_audits"
+        )
+    said = audit.function(scope.rows.con.sql("SELECT * FROM rows"), scope.subject)
+    if isinstance(said, Finding):
+        return said, ()
+    if isinstance(said, bool):
+        return Finding(passed=said, message=f"{audit.calls} returned {said}"), ()
+    if isinstance(said, duckdb.DuckDBPyRelation):
+        ((offending,),) = said.aggregate("count(*)").fetchall()
+        picked = said.limit(scope.samples).to_arrow_table() if scope.samples else None
+    elif isinstance(said, pa.Table):
+        offending, picked = said.num_rows, said.slice(0, scope.samples)
+    else:
+        raise AuditFailed(
+            f"the function {audit.calls} of audit {audit.name!r} returned a {type(said).__name__}",
+            expected=_EXPECTED,
+            hint="a function that returns nothing does not pass; write return",
+        )
+    samples = () if picked is None else tuple({k: plain(v) for k, v in row.items()} for row in picked.to_pylist())
+    message = f"{audit.calls} over {scope.total:,} rows returned {offending:,}"
+    return Finding(passed=offending == 0, message=message, offending=offending), samples
