@@ -25,6 +25,7 @@ from airflow_incremental import (
     IncrementalLoad,
     IncrementalLoadOperator,
     NotNull,
+    PythonCheck,
     SqlCheck,
     iceberg_asset,
 )
@@ -256,6 +257,7 @@ def test_a_callable_is_shown_by_name_and_not_called_when_fields_are_rendered() -
 
 
 ALL_AUDITS: list[Audit] = [
+    PythonCheck(_function),
     NotNull("id"),
     AcceptedValues("region", ["us", "eu"]),
     Between("ts", dt.datetime(2020, 1, 1, tzinfo=dt.timezone.utc), None),
