@@ -20,7 +20,7 @@ from tests.support.world import World
 @pytest.mark.parametrize("successor", ["second", "third"], ids=["retry", "next run"])
 def test_the_sleeper_changes_nothing(tmp_path: Path, mode: str, successor: str) -> None:
     events = events_of_a_session(tmp_path, mode)
-    stops = [i + 1 for i, e in enumerate(events) if e in ("before commit", "before parquet", "after parquet")]
+    stops = [i + 1 for i, e in enumerate(events) if e in ("before commit", "before parquet")]
     home = tmp_path / "world"
     restored = Restored(home, mode)
     for at in stops:
