@@ -40,6 +40,11 @@ class Audit:
     severity: Severity
     over: Over
 
+    @property
+    def puts_aside(self) -> bool:
+        """Whether rows that offend are put aside."""
+        return self.severity == "quarantine"
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the form Airflow can template and serialise; equal audits give equal dicts."""
         plain: dict[str, Any] = {"type": self.type}

@@ -9,7 +9,7 @@ An audit that cannot be run to its end raises; it never passes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -40,6 +40,7 @@ def run_audits(
     samples: int = 0,
     memory_limit: str | None = None,
     work_dir: Path | None = None,
+    look: Callable[[Scope, Sequence[AuditResult]], None] | None = None,
 ) -> AuditReport:
     """Audit a sealed snapshot and report what was found.
 
@@ -49,6 +50,7 @@ def run_audits(
         XCom and logs, so the default is none; no message or error holds a value of a row either way.
     :param memory_limit: what DuckDB may use, such as ``"2GB"``; beyond it it spills to ``work_dir``.
     :param work_dir: where DuckDB's temporary files live while it runs; default is the system's.
+    :param look: called with the session's rows, still open, and what was found over them.
     :returns: the report; failed audits do not raise here (see ``AuditReport.raise_if_failed``).
     :raises ArgumentError: for audits that are none or share a name.
     :raises AuditFailed: for an audit that does not fit the rows (unknown column, type that cannot be compared, broken
@@ -75,6 +77,8 @@ def run_audits(
                 subject=subject, over=over, rows=rows, total=count, measured=measured, found=counts, samples=samples
             )
             taken.update({audit.name: results(audit, scope) for audit in chosen})
+            if over == "rows" and look is not None:
+                look(scope, [result for audit in chosen for result in taken[audit.name]])
         total = count if over == "rows" else total
     return AuditReport(
         snapshot_id=subject.snapshot_id,

@@ -110,11 +110,14 @@ class AuditReport:
     :param snapshot_id: the sealed snapshot the rows belong to; the one that may be published on this report.
     :param rows: rows that were audited; None when there was no audit and nothing was read.
     :param results: one per audit, in the order the author gave them.
+    :param quarantined: rows that were put aside before, so that they are not among ``rows``: the two add up to what was written. A
+        row that offends several audits counts once.
     """
 
     snapshot_id: int
     rows: int | None
     results: tuple[AuditResult, ...] = ()
+    quarantined: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -146,6 +149,7 @@ class AuditReport:
             "rows": self.rows,
             "verdict": self.verdict,
             "results": [r.to_json() for r in self.results],
+            **({"quarantined": self.quarantined} if self.quarantined else {}),
         }
 
     @classmethod
@@ -155,6 +159,7 @@ class AuditReport:
             snapshot_id=value["snapshot_id"],
             rows=value["rows"],
             results=tuple(AuditResult.from_json(r) for r in value["results"]),
+            quarantined=value.get("quarantined", 0),
         )
 
     def describe(self) -> str:
@@ -164,10 +169,14 @@ class AuditReport:
         counts = f"{len(self.results) - len(self.failed) - len(self.warnings)} passed"
         counts += f", {len(self.warnings)} warned" if self.warnings else ""
         counts += f", {len(self.failed)} failed" if self.failed else ""
-        lines = [f"audits of snapshot {self.snapshot_id} over {self.rows or 0:,} rows: {self.verdict} ({counts})"]
+        aside = f"; {self.quarantined:,} rows more were put aside" if self.quarantined else ""
+        lines = [
+            f"audits of snapshot {self.snapshot_id} over {self.rows or 0:,} rows: {self.verdict} ({counts}){aside}"
+        ]
         width = max(len(r.name) for r in self.results)
+        severity = max(5, *(len(r.severity) for r in self.results))
         for r in self.results:
-            lines.append(f"  {_mark(r)}  {r.name:<{width}}  {r.severity:<5}  {r.message}")
+            lines.append(f"  {_mark(r)}  {r.name:<{width}}  {r.severity:<{severity}}  {r.message}")
             lines.extend(f"        offending row: {dict(row)}" for row in r.samples)
         return "\n".join(lines)
 

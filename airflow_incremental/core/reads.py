@@ -93,6 +93,18 @@ class SourceRead:
 
 
 @attrs.frozen(kw_only=True)
+class PlacedFile:
+    """One data file without row-level deletes, whose rows are told apart by their position in it.
+
+    :param path: of a local Parquet file an engine may open itself; None for one that comes as a stream.
+    :param batches: opens a new stream of its rows, in file order.
+    """
+
+    path: str | None
+    batches: Callable[[], pa.RecordBatchReader] = attrs.field(eq=False, repr=False)
+
+
+@attrs.frozen(kw_only=True)
 class ChangedRows:
     """The rows of a driver that came and those that went; what is on both sides (in rewritten files) did not change."""
 

@@ -65,6 +65,12 @@ def read_lock(table: Table, process: str) -> Begin | None:
     return Begin(snapshot_id=snapshot.snapshot_id, plan=Plan.decode(words_of(snapshot)[naming.PLAN]))
 
 
+def session_of_lock(table: Table, process: str) -> str | None:
+    """Return the id of the open session of a process, or None; its plan is not read."""
+    snapshot = _lock_record(table, process)
+    return None if snapshot is None else words_of(snapshot)[naming.SESSION]
+
+
 def _lock_record(table: Table, process: str) -> Snapshot | None:
     """Return the begin record the lock of a process points at; None if no session is open."""
     ref = table.metadata.refs.get(naming.lock_ref(process))

@@ -31,6 +31,19 @@ WRITE_ID = PREFIX + "write-id"
 KEPT_ID = PREFIX + "kept-id"
 #: Fingerprint of the rendered transform that produced the rows.
 FINGERPRINT = PREFIX + "fingerprint"
+#: What a session put aside (see ``core.quarantine``), in the summary of its sealed snapshot.
+QUARANTINE = PREFIX + "quarantine"
+#: Property of a quarantine table: the target whose rows it takes.
+QUARANTINE_OF = PREFIX + "quarantine-of"
+#: A snapshot of a quarantine table (``record``): ``staged`` on a branch of its own, or ``released`` on ``main``.
+STAGED = "staged"
+RELEASED = "released"
+#: When staged rows are released: at the ``publish`` of their session, or at its ``end`` without one.
+RELEASE = PREFIX + "release"
+AT_PUBLISH = "publish"
+AT_END = "end"
+#: The sealed snapshot that staged rows were taken from.
+STAGED_OF = PREFIX + "staged-of"
 #: Why somebody ended a session or set a watermark by hand.
 REASON = PREFIX + "reason"
 
@@ -65,6 +78,14 @@ def scratch_ref(process: str, session: str, chunk: int = 0, attempt: int = 0) ->
 def failed_ref(session: str) -> str:
     """Return the branch that keeps the sealed snapshot of a failed session for inspection."""
     return f"{FAILED_PREFIX}{session}"
+
+
+def quarantine_ref(process: str, session: str, part: str) -> str:
+    """Return the branch of a quarantine table that holds rows of a session until they are released.
+
+    :param part: tells the branches of several tries apart.
+    """
+    return f"inc_quarantine_{process}_{session}_{part}"
 
 
 def watermark_tag(process: str) -> str:

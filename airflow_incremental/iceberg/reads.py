@@ -19,7 +19,7 @@ from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.errors import PlanExpired
 from airflow_incremental.core.plan import SourcePlan
 from airflow_incremental.core.ranges import EventRanges
-from airflow_incremental.core.reads import KeyFilter, ReadPart, SourceRead
+from airflow_incremental.core.reads import KeyFilter, PlacedFile, ReadPart, SourceRead
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
 from airflow_incremental.iceberg.keys import KeyIndex, KeySet
@@ -116,6 +116,15 @@ def read_keys(
 def read_files(table: Table, name: str, files: Sequence[DataFile], *, event_time: str | None = None) -> SourceRead:
     """Return the rows of given data files that have no row-level deletes, under the table's current schema."""
     return source_read(table, name, table.schema(), [FileScanTask(f) for f in files], event_time=event_time)
+
+
+def placed_files(table: Table, files: Sequence[DataFile]) -> tuple[PlacedFile, ...]:
+    """Return given data files without row-level deletes one by one, as :func:`read_files` returns their rows together."""
+    schema, tasks = table.schema(), [FileScanTask(f) for f in files]
+    paths = {task.file.file_path: path for task, path in _split(table, schema, tasks)[0]}
+    return tuple(
+        PlacedFile(path=paths.get(t.file.file_path), batches=partial(row_batches, table, schema, [t])) for t in tasks
+    )
 
 
 def schema_at(table: Table, snapshot_id: int | None) -> Schema:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import pyarrow as pa
@@ -30,6 +30,7 @@ from pyiceberg.table.update import (
 from airflow_incremental.core.changes import FileChange
 from airflow_incremental.core.errors import IncrementalError, TargetChanged, WatermarkLost
 from airflow_incremental.core.plan import Owner, Plan
+from airflow_incremental.core.quarantine import Quarantined
 from airflow_incremental.core.ranges import MIN_TIME, EventRanges, TimeRange
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
@@ -38,11 +39,11 @@ from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import Change, commit
 from airflow_incremental.iceberg.keys import KeySet
 from airflow_incremental.iceberg.lineage import position_of
-from airflow_incremental.iceberg.locks import Begin, check_base, check_owned
+from airflow_incremental.iceberg.locks import Begin, check_base, check_owned, session_of_lock
 from airflow_incremental.iceberg.replace import RowSet, Touched
 from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.scan import RowDeletesIndex, row_deletes
-from airflow_incremental.iceberg.state import SEALED
+from airflow_incremental.iceberg.state import SEALED, words_of
 from airflow_incremental.iceberg.writer import write
 
 #: Ranges listed in a published snapshot's summary; more are merged, since the summary stays in the table's metadata for good.
@@ -60,10 +61,12 @@ class Output:
     #: Schema and spec of the target the files were written under; sealing under another one is refused.
     schema_id: int
     spec_id: int
+    #: What was put aside of what the session wrote; the files hold the rest.
+    quarantined: Quarantined | None = None
 
     @property
     def rows(self) -> int:
-        """Rows the session wrote."""
+        """Rows the files hold."""
         return sum(f.record_count for f in self.files)
 
 
@@ -97,8 +100,22 @@ def find_sealed(table: Table, plan: Plan) -> Sealed | None:
             fingerprint=summary[naming.FINGERPRINT],
             schema_id=snapshot.schema_id if snapshot.schema_id is not None else -1,
             spec_id=files[0].spec_id if files else table.metadata.default_spec_id,
+            quarantined=quarantined_in(summary),
         ),
     )
+
+
+def quarantined_in(summary: Mapping[str, str]) -> Quarantined | None:
+    """Return what the summary of a sealed snapshot, published or not, says that its session put aside."""
+    text = summary.get(naming.QUARANTINE)
+    return None if text is None else Quarantined.loads(text)
+
+
+def quarantined_by(table: Table, process: str) -> Quarantined | None:
+    """Return what the open session of a process has put aside; its plan is not read."""
+    session = session_of_lock(table, process)
+    ref = None if session is None else table.metadata.refs.get(naming.data_ref(process, session))
+    return None if ref is None else quarantined_in(words_of(snapshot_index(table)[ref.snapshot_id]))
 
 
 def own_files(table: Table, snapshot: Snapshot) -> tuple[DataFile, ...]:
@@ -223,6 +240,7 @@ def summary_of(plan: Plan, output: Output) -> dict[str, str]:
         naming.LATE_ROWS: str(plan.rows_late),
         naming.WRITE_ID: str(output.write_id),
         naming.FINGERPRINT: output.fingerprint,
+        **({} if output.quarantined is None else {naming.QUARANTINE: output.quarantined.dumps()}),
     }
 
 

@@ -15,6 +15,7 @@ from airflow_incremental.audits import Audit, PythonCheck, validate_audits
 from airflow_incremental.audits.python import Check, is_function
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 from airflow_incremental.core.literals import is_template, name_of_callable, one_of
+from airflow_incremental.core.quarantine import check_quarantine
 from airflow_incremental.core.spec import (
     Mode,
     OnLostWatermark,
@@ -106,7 +107,12 @@ def default_process(process: Any, target: Any) -> Any:
 
 
 def check_parsed(
-    fields: Mapping[str, Any], *, iceberg_conn_id: Any, audits: Any, functions: Mapping[str, Check]
+    fields: Mapping[str, Any],
+    *,
+    iceberg_conn_id: Any,
+    audits: Any,
+    functions: Mapping[str, Check],
+    quarantine_table: Any = None,
 ) -> ProcessSpec | None:
     """Check what is literal of plain, not yet rendered arguments.
 
@@ -115,14 +121,15 @@ def check_parsed(
     :returns: what they declare; None while that is not known.
     :raises ArgumentError: a value is wrong, whatever the rest will be rendered to.
     """
-    spec = None
+    spec, puts_aside = None, list[str]()
     for name, choices in _POLICIES.items():
         if not is_open(fields[name]):
             one_of(fields[name], choices, what=name)
     whole = [fields[name] for name in ("sources", "target", "initial", "process")]
     if not is_open(whole) and not is_template(fields["sources"]) and not is_template(fields["target"]):
         spec = build_spec(fields)
-        for table in [spec.target.table, *(s.table for s in spec.sources.values())]:
+        named = [quarantine_table] if isinstance(quarantine_table, str) else []
+        for table in [spec.target.table, *(s.table for s in spec.sources.values()), *named]:
             if table.endswith(SQL_FILE):
                 raise ArgumentError(
                     f"a table is named {table!r}",
@@ -132,7 +139,9 @@ def check_parsed(
     elif not is_open(fields["process"]) and fields["process"] is not None:
         check_process_name(fields["process"])
     if not is_open(audits) and not is_template(audits):
-        validate_audits(audits, functions=functions)
+        puts_aside = [a.name for a in validate_audits(audits, functions=functions) if a.puts_aside]
+    if not is_open(quarantine_table):
+        check_quarantine(spec, quarantine_table, puts_aside)
     if not is_open(iceberg_conn_id) and (not isinstance(iceberg_conn_id, str) or not iceberg_conn_id):
         raise ArgumentError(
             f"iceberg_conn_id is {iceberg_conn_id!r}", expected="the id of an Airflow connection of the type 'iceberg'"

@@ -57,6 +57,7 @@ class Job:
             owner=owner_of(context, task_id=operator.group_name),
             transform=transform,
             audits=validate_audits(operator.audits, functions=operator.audit_functions),
+            quarantine_table=operator.quarantine_table,
             engine=operator.make_engine(),
             run_is_over=over,
             samples=operator.samples,

@@ -65,6 +65,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
     :param audits: checks of what was loaded, before it is published: audits, their plain values, or functions
         ``check(rows, subject)`` (see :class:`~airflow_incremental.PythonCheck`).
+    :param quarantine_table: where rows are put aside that offend an audit with ``severity="quarantine"``; default is
+        ``<target>__quarantine``. It is created when the first rows come.
     :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
         ``{"adopt": one of these}`` for a target that has rows already.
     :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` (both sides of such
@@ -104,7 +106,14 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param retry_delay: time between tries.
     """
 
-    template_fields: Sequence[str] = (*SPEC_FIELDS, "iceberg_conn_id", "transform", "audits", "plan_summary")
+    template_fields: Sequence[str] = (
+        *SPEC_FIELDS,
+        "iceberg_conn_id",
+        "transform",
+        "audits",
+        "quarantine_table",
+        "plan_summary",
+    )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "sources": "json",
@@ -127,6 +136,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         process: str | None = None,
         iceberg_conn_id: str = DEFAULT_CONN_ID,
         audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
+        quarantine_table: str | None = None,
         initial: Any = "all",
         on_rewrite: OnRewrite = "fail",
         on_null_event_time: OnNullEventTime = "fail",
@@ -177,6 +187,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.audits = plain(audits)
         #: Of audits that are functions: what their plain form cannot hold.
         self.audit_functions = functions_of(audits)
+        self.quarantine_table = quarantine_table
         self.stage = one_of(stage, Stage, what="stage")
         check_transform(transform, stage=self.stage)
         # A template field that is callable would be called by Airflow to render it; the page shows the callable's name instead.
@@ -201,7 +212,11 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         fields = {name: getattr(self, name) for name in SPEC_FIELDS}
         #: What the literal arguments declare; None where templates or other tasks have a say.
         self.declared = check_parsed(
-            fields, iceberg_conn_id=iceberg_conn_id, audits=self.audits, functions=self.audit_functions
+            fields,
+            iceberg_conn_id=iceberg_conn_id,
+            audits=self.audits,
+            functions=self.audit_functions,
+            quarantine_table=quarantine_table,
         )
         self._check_alone()
         if self.stage in ("all", "plan"):

@@ -72,9 +72,11 @@ def summarise(finished: Finished, *, process: str, target: str) -> dict[str, Any
     ``main``. If nothing was published, they tell of the last publish, so that whoever missed its event learns of it now.
     """
     from airflow_incremental.iceberg import naming
+    from airflow_incremental.iceberg.seal import quarantined_in
 
     last, plan = finished.published, finished.plan
     stored: Mapping[str, str] = last.summary if last is not None else {}
+    aside = quarantined_in(stored)
     moved = finished.did_publish or plan is not None
     ranges = EventRanges.from_json(json.loads(stored.get(naming.RANGES, "[]")))
     return {
@@ -89,6 +91,8 @@ def summarise(finished: Finished, *, process: str, target: str) -> dict[str, Any
         "kind": stored.get(naming.KIND),
         "ranges": ranges.coalesce(RANGES_IN_SUMMARY).to_json(),
         "rows": int(stored.get(naming.ROWS, 0)),
+        "quarantined_rows": 0 if aside is None else aside.rows,
+        "quarantine_table": None if aside is None else aside.table,
         "late_rows": int(stored.get(naming.LATE_ROWS, 0)),
         "audits": finished.verdict,
         "complete_through": None if last is None else _time(last.watermark),
@@ -111,6 +115,8 @@ def describe(summary: Mapping[str, Any]) -> str:
             f"published {summary['rows']:,} rows ({summary['late_rows']:,} late) to {summary['target']} as snapshot "
             f"{summary['snapshot_id']}, session {summary['session']}\naudits: {summary['audits']}"
         )
+        if summary["quarantined_rows"]:
+            text += f"\nput {summary['quarantined_rows']:,} rows aside in {summary['quarantine_table']}"
     text += f"\ncomplete through: {summary['complete_through'] or 'not known'}"
     return text + (f"\nskipped, and kept for later: {', '.join(summary['skipped'])}" if summary["skipped"] else "")
 

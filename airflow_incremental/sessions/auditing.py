@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import attrs
 
+from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import AuditFailed
+from airflow_incremental.core.errors import AuditFailed, PlanExpired, TargetChanged
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import end_session
-from airflow_incremental.iceberg.reads import read_files, read_ranges
+from airflow_incremental.iceberg.reads import placed_files, read_files, read_ranges
 from airflow_incremental.iceberg.touched import read_touched
+from airflow_incremental.sessions.quarantine import put_aside, settle_process
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +27,11 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_incremental.audits import Audit
-    from airflow_incremental.core.audit import Over
+    from airflow_incremental.audits.offenders import Offenders
+    from airflow_incremental.audits.scope import Scope
+    from airflow_incremental.core.audit import AuditResult, Over
     from airflow_incremental.core.plan import Plan
+    from airflow_incremental.core.quarantine import Quarantined
     from airflow_incremental.core.reads import SourceRead
     from airflow_incremental.iceberg.seal import Sealed
     from airflow_incremental.sessions.process import Session
@@ -35,9 +42,19 @@ log = logging.getLogger(__name__)
 def audit(session: Session, sealed: Sealed) -> AuditReport:
     """Check what the session wrote, exactly the sealed snapshot, and end the session if a blocking audit fails.
 
+    Rows that offend audits with severity ``quarantine`` are put aside if nothing else blocks: the rest is sealed in their place,
+    and all audits run again over that. The report is of the snapshot that is sealed then.
+
     :raises AuditFailed: nothing is published; the sealed snapshot is kept on a branch for inspection.
     """
-    return _conclude(session, sealed, session.process.audits, earlier=None)
+    with _ending(session):
+        report, offenders = _run(session, sealed, session.process.audits)
+        first: AuditReport | None = None
+        if offenders is not None and all(r.severity == "quarantine" for r in report.failed):
+            log.info("%s", report.describe())
+            first, sealed = report, _put_aside(session, sealed, offenders)
+            report, _ = _run(session, sealed, session.process.audits)
+        return _concluded(session, _accounted(report, sealed.output.quarantined, first))
 
 
 def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditReport:
@@ -48,31 +65,82 @@ def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditR
     beyond = [a for a in session.process.audits if a.over != "rows"]
     if not beyond:
         return attrs.evolve(report, snapshot_id=sealed.snapshot_id)
-    return _conclude(session, sealed, beyond, earlier=report)
+    with _ending(session):
+        again, _ = _run(session, sealed, beyond)
+        kept = tuple(r for r in report.results if r.over == "rows")
+        results = (*kept, *again.results)
+        return _concluded(session, attrs.evolve(again, results=results, quarantined=report.quarantined))
 
 
-def _conclude(session: Session, sealed: Sealed, audits: Sequence[Audit], *, earlier: AuditReport | None) -> AuditReport:
+def _run(session: Session, sealed: Sealed, audits: Sequence[Audit]) -> tuple[AuditReport, Offenders | None]:
+    """Run audits, and find the rows to put aside unless that was done before."""
     process, plan = session.process, session.plan
     target = load_table(process.catalog, plan.target, role="target")
-    try:
-        report = run_audits(
-            audits,
-            subject_of(target, plan, sealed),
-            samples=process.samples,
-            memory_limit=process.engine.memory_limit,
-            work_dir=process.work_dir,
-        )
-        if earlier is not None:
-            kept = tuple(r for r in earlier.results if r.over == "rows")
-            report = attrs.evolve(report, results=(*kept, *report.results))
-        log.info("%s", report.describe())
-        report.raise_if_failed(
-            inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}"
-        )
-    except AuditFailed:
-        end_session(process.catalog, session.begin, keep=True, reason="a blocking audit failed")
-        raise
+    found: list[Offenders | None] = [None]
+
+    def look(scope: Scope, results: Sequence[AuditResult]) -> None:
+        if process.puts_aside and sealed.output.quarantined is None:
+            found[0] = find_offenders(audits, scope, results, lambda: placed_files(target, sealed.output.files))
+
+    report = run_audits(
+        audits,
+        subject_of(target, plan, sealed),
+        samples=process.samples,
+        memory_limit=process.engine.memory_limit,
+        work_dir=process.work_dir,
+        look=look,
+    )
+    return report, found[0]
+
+
+def _accounted(report: AuditReport, aside: Quarantined | None, first: AuditReport | None) -> AuditReport:
+    """Return the report of what is left with the rows that were put aside before it.
+
+    :param first: what was found before they were; None if an earlier try did it.
+    """
+    if aside is None:
+        return report
+    before = {r.name: r for r in first.results} if first is not None else {}
+    results = []
+    for result in report.results:
+        offending, checked = aside.counts.get(result.name, (0, 0))
+        # Rows that offend although all that did are gone are no rows that were put aside: the result stays, and blocks.
+        if not offending or not result.passed:
+            results.append(result)
+            continue
+        said = attrs.evolve(result, checked=checked, message=f"{offending:,} of {checked:,} rows offend it")
+        said = before.get(result.name, said)
+        message = f"{said.message}; put aside"
+        results.append(attrs.evolve(said, passed=False, offending=offending, quarantined=offending, message=message))
+    return attrs.evolve(report, results=tuple(results), quarantined=aside.rows)
+
+
+def _concluded(session: Session, report: AuditReport) -> AuditReport:
+    log.info("%s", report.describe())
+    plan = session.plan
+    report.raise_if_failed(inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}")
     return report
+
+
+@contextmanager
+def _ending(session: Session) -> Iterator[None]:
+    """End the session if what is done here says that it cannot be published."""
+    catalog, begin = session.process.catalog, session.begin
+    try:
+        yield
+    except AuditFailed:
+        end_session(catalog, begin, keep=True, reason="a blocking audit failed")
+        settle_process(session.process)
+        raise
+
+
+def _put_aside(session: Session, sealed: Sealed, offenders: Offenders) -> Sealed:
+    try:
+        return put_aside(session, sealed, offenders)
+    except (PlanExpired, TargetChanged) as error:
+        end_session(session.process.catalog, session.begin, keep=False, reason=error.found)
+        settle_process(session.process)
+        raise
 
 
 def subject_of(target: Table, plan: Plan, sealed: Sealed) -> Subject:

@@ -33,6 +33,7 @@ from airflow_incremental.iceberg.locks import (
     take_lock,
 )
 from airflow_incremental.iceberg.publish import publish_positions
+from airflow_incremental.iceberg.quarantine_schema import check_quarantine_table
 from airflow_incremental.iceberg.scopes import resolve_scope
 from airflow_incremental.iceberg.sharing import check_scopes
 from airflow_incremental.iceberg.state import publish_of_owner, published
@@ -47,6 +48,7 @@ from airflow_incremental.sessions.facts import source_facts
 from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
+from airflow_incremental.sessions.quarantine import settle_last, settle_process
 from airflow_incremental.sessions.reading import source_changes, source_reads
 from airflow_incremental.sessions.restating import restatement
 
@@ -70,6 +72,7 @@ def plan(process: Process) -> Session | Finished:
     """
     for attempt in range(_ROUNDS):
         target = _target(process)
+        settle_last(process, target)
         process = attrs.evolve(process, spec=resolve_scope(target, process.spec))
         found = _open_session(process, target)
         if isinstance(found, Session):
@@ -96,6 +99,7 @@ def plan(process: Process) -> Session | Finished:
             continue
         if over is not None:
             log.warning("took over session %s of %s, whose run is over", over.plan.session, over.plan.owner)
+            settle_process(process)
         return Session(process=process, begin=begin)
     raise AssertionError  # the last round returns or raises
 
@@ -150,6 +154,8 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         )
     # An audit that names a column the target does not have is found before the load, not after.
     check_audits(process.audits, target.schema().as_arrow())
+    if process.puts_aside:
+        check_quarantine_table(process.catalog, process.quarantine, target, of=spec.target.table)
     if mine is not None:
         again = restatement(process, target, facts, mine, now)
         if again is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from airflow_incremental.core.plan import Owner, Plan
+from airflow_incremental.core.quarantine import check_quarantine, default_table
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.engines.duckdb import DuckDBEngine
@@ -33,6 +34,8 @@ class Process:
     :param transform: SQL text or a Python callable (see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`); None when the
         author's own tasks write to the session's scratch branch.
     :param audits: checks of what the session wrote; a failed blocking one keeps it from being published.
+    :param quarantine_table: where rows are put aside that offend an audit with severity ``quarantine``; default is
+        ``<target>__quarantine``. It is created when the first rows come.
     :param run_is_over: says whether the run that holds a lock is over, so that its session may be taken over.
     :param samples: rows an audit may show of what it found; 0 shows none, because they may hold personal data.
     :param work_dir: where the engine spills; default is a temporary directory.
@@ -50,6 +53,20 @@ class Process:
     samples: int = 0
     work_dir: Path | None = None
     keep_steps_every: float = 60.0
+    quarantine_table: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        check_quarantine(self.spec, self.quarantine_table, [a.name for a in self.audits if a.puts_aside])
+
+    @property
+    def quarantine(self) -> str:
+        """Identifier of the table that takes rows put aside."""
+        return self.quarantine_table or default_table(self.spec.target.table)
+
+    @property
+    def puts_aside(self) -> bool:
+        """Whether sessions of this process may put rows aside."""
+        return any(a.puts_aside for a in self.audits)
 
     @property
     def fingerprint(self) -> str:

@@ -19,7 +19,7 @@ from airflow_incremental.iceberg.locks import (
 )
 from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
-from airflow_incremental.iceberg.seal import Sealed, find_sealed
+from airflow_incremental.iceberg.seal import Sealed, find_sealed, quarantined_by
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.iceberg.state import publish_of_session
 from airflow_incremental.sessions.auditing import audit, audit_again
@@ -29,6 +29,7 @@ from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
+from airflow_incremental.sessions.quarantine import settle, settle_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ def resume(process: Process, session_id: str, *, again: bool) -> Session | Finis
         lock = read_lock(target, process.spec.process)
     done = publish_of_session(target, process.spec.process, session_id)
     if done is not None:
+        settle_process(process, done)
         return Finished(outcome="already_published", reason=f"session {session_id} is published", published=done)
     by = f"by session {lock.plan.session} of {lock.plan.owner}" if lock else "and ended"
     raise SessionSuperseded(
@@ -97,9 +99,13 @@ def load(session: Session) -> Sealed:
     try:
         keys = changed_keys(process, plan, target)
         output = produce(session, target, fingerprint, keys)
+        aside = None if sealed is None else sealed.output.quarantined
+        if sealed is not None and aside is not None and aside.of == str(output.write_id):
+            log.info("session %s is sealed already, without the rows that were put aside", plan.session)
+            return sealed
         sealed = commit_seal(process.catalog, process.spec, session.begin, output, keys=keys, progress=log.info)
     except (PlanExpired, TargetChanged) as error:
-        end_session(process.catalog, session.begin, keep=False, reason=error.found)
+        _end(session, error.found)
         raise
     log.info("sealed %s rows as snapshot %s; nothing is visible on main yet", f"{output.rows:,}", sealed.snapshot_id)
     return sealed
@@ -116,6 +122,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
         target = load_table(process.catalog, plan.target, role="target")
         done = find_published(target, plan)
         if done is not None:
+            settle_process(process, done)
             pin_sources(process, done)
             return Finished(outcome="published", reason=plan.reason, published=done, plan=plan, verdict=report.verdict)
         check_owned(target, session.begin)
@@ -124,6 +131,8 @@ def publish(session: Session, report: AuditReport) -> Finished:
             raise superseded(plan, read_lock(target, plan.process))
         if report.snapshot_id != sealed.snapshot_id:
             report = audit(session, sealed)
+            if report.snapshot_id != sealed.snapshot_id:
+                continue  # rows were put aside, and the rest was sealed
         try:
             found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict)
         except SealOutdated:
@@ -136,9 +145,10 @@ def publish(session: Session, report: AuditReport) -> Finished:
             report = audit_again(session, again, report)
             continue
         except TargetChanged as error:
-            end_session(process.catalog, session.begin, keep=False, reason=error.found)
+            _end(session, error.found)
             raise
         log.info("published session %s as snapshot %s of %s", plan.session, found.snapshot_id, plan.target)
+        settle_process(process, found)
         pin_sources(process, found)
         return Finished(outcome="published", reason=plan.reason, published=found, plan=plan, verdict=report.verdict)
     raise TargetChanged(
@@ -171,10 +181,14 @@ def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str 
 
     :param reason: why, for the log.
     """
+    table = load_table(catalog, target, role="target")
+    aside = quarantined_by(table, process)
     ended = abandon_session(catalog, target, process, reason=reason)
     if ended is None:
         return None
     session, owner = ended
+    if aside is not None:
+        settle(catalog, target, process, [aside.table])
     log.warning("abandoned session %s of process %r, held by %s: %s", session, process, owner, reason)
     return session
 
@@ -185,5 +199,10 @@ def _reseal(session: Session, sealed: Sealed) -> Sealed:
         keys = changed_keys(process, plan, load_table(process.catalog, plan.target, role="target"))
         return commit_seal(process.catalog, process.spec, session.begin, sealed.output, keys=keys, progress=log.info)
     except (PlanExpired, TargetChanged) as error:
-        end_session(process.catalog, session.begin, keep=False, reason=error.found)
+        _end(session, error.found)
         raise
+
+
+def _end(session: Session, reason: str) -> None:
+    end_session(session.process.catalog, session.begin, keep=False, reason=reason)
+    settle_process(session.process)

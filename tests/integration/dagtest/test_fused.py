@@ -48,6 +48,8 @@ def test_a_load_and_then_nothing_to_do(make_world: Worlds, dag_id: str, mode: st
         if mode == "overwrite"
         else extra["ranges"],
         "rows": 2,
+        "quarantined_rows": 0,
+        "quarantine_table": None,
         "late_rows": 1,
         "audits": "passed",
         "complete_through": "2024-01-01T04:00:00Z",

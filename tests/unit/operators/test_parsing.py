@@ -68,6 +68,13 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"on_no_change": "fail"}, ["on_no_change is 'fail'"]),
         ({"poll_interval": "1m"}, ["poll_interval is '1m'"]),
         ({"samples": -1}, ["samples is -1"]),
+        ({"quarantine_table": "aside"}, ["quarantine_table is 'aside'", "names no namespace"]),
+        ({"quarantine_table": "mart.result"}, ["a table it reads or writes", "'mart.result__quarantine'"]),
+        ({"quarantine_table": "mart.sql"}, ["a table is named 'mart.sql'"]),
+        (
+            {"mode": "stateful", "state": "previous_step", "audits": [NotNull("id", severity="quarantine", name="n")]},
+            ["has state='previous_step'", "audit 'n' has severity='quarantine'"],
+        ),
         ({"samples": 1000}, ["samples is 1000", "from 0 to 100"]),
         ({"memory_limit": "lots"}, ["memory_limit is 'lots'", "'2GB'"]),
         ({"memory_limit": 5}, ["memory_limit is 5"]),
