@@ -10,17 +10,23 @@ from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Uniqu
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.forms import audit_from_dict, validate_audits
 from airflow_incremental.audits.python import Finding, PythonCheck
+from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
+from airflow_incremental.audits.trend import Trend
 
 __all__ = [
     "AcceptedValues",
     "Audit",
     "Between",
+    "ColumnRange",
     "Finding",
     "NotNull",
+    "NullFraction",
     "PythonCheck",
     "RowCount",
     "SqlCheck",
+    "Trend",
     "Unique",
+    "Volume",
     "audit_from_dict",
     "validate_audits",
 ]

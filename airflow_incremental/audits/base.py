@@ -35,6 +35,8 @@ class Audit:
     required: ClassVar[tuple[str, ...]] = ()
     #: Whether single rows offend, so that they can be told from the rest and put aside.
     row_wise: ClassVar[bool] = False
+    #: Whether rows have to be read. If not, manifests or earlier results tell all there is to know.
+    reads_rows: ClassVar[bool] = True
 
     name: str
     severity: Severity
@@ -44,6 +46,11 @@ class Audit:
     def puts_aside(self) -> bool:
         """Whether rows that offend are put aside."""
         return self.severity == "quarantine"
+
+    @property
+    def result_names(self) -> tuple[str, ...]:
+        """The names of its results, which are unique in a report."""
+        return (self.name,)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, the form Airflow can template and serialise; equal audits give equal dicts."""

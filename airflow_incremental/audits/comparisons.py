@@ -144,7 +144,7 @@ class Between(Audit):
         low = None if min is None else checked(min, what=f"min of audit {name!r}")
         high = None if max is None else checked(max, what=f"max of audit {name!r}")
         one_of(inclusive, Inclusive, what=f"inclusive of audit {name!r}")
-        _check_bounds(low, high, open_ended=inclusive != "both", name=name)
+        check_bounds(low, high, open_ended=inclusive != "both", name=name)
         self.__attrs_init__(
             column=column,
             min=low,
@@ -166,7 +166,12 @@ class Between(Audit):
         return f"{'[' if left else '('}{low}, {high}{']' if right else ')'}"
 
 
-def _check_bounds(low: Any, high: Any, *, open_ended: bool, name: str) -> None:
+def check_bounds(low: Any, high: Any, *, open_ended: bool, name: str) -> None:
+    """Refuse bounds that are none, of two kinds, or with nothing between them.
+
+    :param open_ended: whether a bound itself does not pass.
+    :param name: of the audit, for the message.
+    """
     bounds: list[Value] = [b for b in (low, high) if b is not None]
     if not bounds:
         raise ArgumentError(f"audit {name!r} has neither min nor max", expected="at least one bound")

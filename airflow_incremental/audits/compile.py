@@ -21,6 +21,7 @@ from airflow_incremental.audits.checks import NotNull, RowCount, Unique
 from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.domains import Domain, domain_of
+from airflow_incremental.audits.statistics import ColumnRange, NullFraction
 from airflow_incremental.audits.values import Value, kind_of, show
 from airflow_incremental.core.audit import Severity
 from airflow_incremental.core.errors import AuditFailed
@@ -138,7 +139,7 @@ def _(audit: Unique, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
 @measures.register
 def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
-    domain = _comparable(audit, column, audit.values[0])
+    domain = comparable(audit, column, audit.values[0])
     # An empty list is fine: then no value of the column can be one of the accepted ones.
     accepted = f"{column.sql} IN (SELECT unnest(CAST(${prefix} AS {domain.sql}[])))"
     other = f"({column.sql} IS NOT NULL AND NOT ({accepted}))"
@@ -161,7 +162,7 @@ def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> tuple[Measure, .
 def _(audit: Between, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
     bounds = [b for b in (audit.min, audit.max) if b is not None]
-    domain = _comparable(audit, column, bounds[0])
+    domain = comparable(audit, column, bounds[0])
     left, right = audit.inclusive in ("both", "left"), audit.inclusive in ("both", "right")
     inside: list[str] = []
     values: dict[str, Any] = {}
@@ -201,13 +202,35 @@ def _(audit: RowCount, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
             if bound is not None
         )
         off = max(low - total, total - high, 0)
-        return Counts(checked=total, offending=off, message=f"{total:,} rows, expected {expected}")
+        return Counts(checked=total, offending=off, message=f"{total:,} rows, expected {expected}", observed=total)
 
     return (_measure(audit, aggregates=(), read=read, offends=None),)
 
 
-def _comparable(audit: AcceptedValues | Between, column: Column, value: Value) -> Domain:
-    """Return the values of the column, once it is sure that the audit's can be compared with them."""
+@measures.register
+def _(audit: NullFraction, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+    column = resolve(schema, audit.column, audit=audit.name)
+    if pa.types.is_nested(column.type):
+        raise AuditFailed(
+            f"audit {audit.name!r} asks for the nulls of {column.path!r} of type {column.type}, of which files keep no count",
+            expected="a column that is no list, map or struct",
+            hint="use NotNull, or name a field of the struct",
+        )
+    return ()
+
+
+@measures.register
+def _(audit: ColumnRange, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+    column = resolve(schema, audit.column, audit=audit.name)
+    comparable(audit, column, next(b for b in (audit.min, audit.max) if b is not None))
+    return ()
+
+
+def comparable(audit: Audit, column: Column, value: Value) -> Domain:
+    """Return the values of the column, once it is sure that the audit's can be compared with them.
+
+    :raises AuditFailed: they cannot.
+    """
     domain, given = domain_of(column.type), kind_of(value)
     if domain is not None and domain.kind is given:
         return domain

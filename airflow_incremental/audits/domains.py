@@ -18,6 +18,7 @@ import attrs
 import pyarrow as pa
 
 from airflow_incremental.audits.values import Kind, Value
+from airflow_incremental.core.ranges import EPOCH, MICROSECOND
 from airflow_incremental.engines.types import is_text
 
 
@@ -66,6 +67,20 @@ class Domain:
             return [self._plain(v) for v in values]
         scaled = [_exact(v) * 10**self.scale for v in values]
         return [self._unscaled(int(s)) for s in scaled if s.denominator == 1 and self.low <= s <= self.high]
+
+    def stored(self, value: Value, *, round_up: bool) -> int | float:
+        """Return what the bounds of a file, as Iceberg stores them, are to be compared with instead of ``value``.
+
+        :param round_up: to the next value of the column, else to the one before, where ``value`` itself is none.
+        """
+        if self.scale is not None:
+            scaled = _exact(value) * 10**self.scale
+            return int(math.ceil(scaled) if round_up else math.floor(scaled))
+        if isinstance(value, dt.datetime):
+            return int((value - EPOCH) // MICROSECOND)
+        if isinstance(value, dt.date):
+            return value.toordinal() - EPOCH.toordinal()
+        return float(self._plain(value))
 
     def _unscaled(self, whole: int) -> int | Decimal:
         if not self.sql.startswith("DECIMAL"):

@@ -10,10 +10,25 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.python import Check, PythonCheck, is_function
+from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
+from airflow_incremental.audits.trend import Trend
 from airflow_incremental.core.errors import ArgumentError
 
 _TYPES: dict[str, type[Audit]] = {
-    c.type: c for c in (NotNull, Unique, AcceptedValues, Between, RowCount, SqlCheck, PythonCheck)
+    c.type: c
+    for c in (
+        NotNull,
+        Unique,
+        AcceptedValues,
+        Between,
+        RowCount,
+        SqlCheck,
+        PythonCheck,
+        NullFraction,
+        ColumnRange,
+        Volume,
+        Trend,
+    )
 }
 
 

@@ -4,6 +4,8 @@ All that can be counted and measured is one SELECT over the relation ``rows``, s
 audits there are, once for each scope. Only what few runs need costs another look: the size of groups of duplicates once
 there are some, an ``SqlCheck`` of one's own, sample rows.
 
+Audits that need no rows, because manifests or earlier results tell, are answered without a database.
+
 An audit that cannot be run to its end raises; it never passes.
 """
 
@@ -22,9 +24,11 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.forms import validate_audits
+from airflow_incremental.audits.known import known_result
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.subject import ROWS, Subject
+from airflow_incremental.audits.trend import Trend
 from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult, Over
 from airflow_incremental.core.limits import check_samples
 from airflow_incremental.core.reads import SourceRead
@@ -41,6 +45,7 @@ def run_audits(
     memory_limit: str | None = None,
     work_dir: Path | None = None,
     look: Callable[[Scope, Sequence[AuditResult]], None] | None = None,
+    earlier: Sequence[AuditResult] = (),
 ) -> AuditReport:
     """Audit a sealed snapshot and report what was found.
 
@@ -51,6 +56,7 @@ def run_audits(
     :param memory_limit: what DuckDB may use, such as ``"2GB"``; beyond it it spills to ``work_dir``.
     :param work_dir: where DuckDB's temporary files live while it runs; default is the system's.
     :param look: called with the session's rows, still open, and what was found over them.
+    :param earlier: results that a ``Trend`` may follow besides those of ``audits``; they are not part of the report.
     :returns: the report; failed audits do not raise here (see ``AuditReport.raise_if_failed``).
     :raises ArgumentError: for audits that are none or share a name.
     :raises AuditFailed: for an audit that does not fit the rows (unknown column, type that cannot be compared, broken
@@ -64,7 +70,7 @@ def run_audits(
     taken: dict[str, tuple[AuditResult, ...]] = {}
     total = None
     for over in get_args(Over):
-        chosen = [audit for audit in found if audit.over == over]
+        chosen = [audit for audit in found if audit.over == over and audit.reads_rows]
         if not chosen:
             continue
         read = subject.read(over)
@@ -80,10 +86,27 @@ def run_audits(
             if over == "rows" and look is not None:
                 look(scope, [result for audit in chosen for result in taken[audit.name]])
         total = count if over == "rows" else total
+    by_name = {r.name: r for r in [*earlier, *(r for each in taken.values() for r in each)]}
+    # Trends last: they follow what the others found.
+    for audit in sorted((a for a in found if not a.reads_rows), key=lambda a: isinstance(a, Trend)):
+        result = by_name[audit.name] = _known(audit, subject, by_name)
+        taken[audit.name] = (result,)
     return AuditReport(
         snapshot_id=subject.snapshot_id,
-        rows=subject.read("rows").rows if total is None else total,
+        rows=subject.statistics("rows").total if total is None else total,
         results=tuple(result for audit in found for result in taken[audit.name]),
+    )
+
+
+def _known(audit: Audit, subject: Subject, found: Mapping[str, AuditResult]) -> AuditResult:
+    try:
+        return known_result(audit, subject, found)
+    except (OSError, ValueError) as error:
+        what = type(error).__name__
+    raise AuditIncomplete(
+        f"could not read what audit {audit.name!r} needs to know: {what}",
+        expected="manifests and kept results that can be read",
+        hint="retry the task; if it happens again, look whether the storage answers and its files are there",
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 
-from airflow_incremental.core.audit import Over
+from airflow_incremental.core.audit import AuditResult, Over
 from airflow_incremental.core.reads import SourceRead
+from airflow_incremental.core.statistics import PastPublish, Statistics
 
 #: Name of the relation that audits read.
 ROWS = "rows"
@@ -20,6 +21,9 @@ class Subject:
     :param snapshot_id: the sealed snapshot; the one that may be published on the report.
     :param read: what an audit looks at, under the name ``rows``. Exactly the rows of that snapshot; may be called more than
         once.
+    :param statistics: what manifests say of the same rows; no data file is opened.
+    :param publishes: the last publishes of the process, newest first, as many as are asked for and known.
+    :param kept: the kept results of one name in given sessions, one each where there is one.
     :param process: whose session wrote it.
     :param session: the session's id.
     :param target: identifier of the target.
@@ -27,6 +31,9 @@ class Subject:
 
     snapshot_id: int
     read: Callable[[Over], SourceRead]
+    statistics: Callable[[Over], Statistics]
+    publishes: Callable[[int], Sequence[PastPublish]] = attrs.field(default=lambda _last: ())
+    kept: Callable[[Sequence[str], str], Sequence[AuditResult]] = attrs.field(default=lambda _sessions, _name: ())
     process: str = ""
     session: str = ""
     target: str = ""

@@ -20,7 +20,8 @@ Severity = Literal["block", "warn", "ask", "quarantine"]
 #: What an audit looks at: the ``rows`` the session wrote, all rows of the ``partitions`` it touched, or the whole
 #: ``table``, the last two as the sealed snapshot has them.
 Over = Literal["rows", "partitions", "table"]
-#: How a result was found: one statement in DuckDB, Great Expectations itself, what manifests say, or Python over the rows.
+#: How a result was found: one statement in DuckDB, Great Expectations itself, what manifests and earlier results say, or Python
+#: over the rows.
 Path = Literal["duckdb", "gx", "statistics", "python"]
 #: ``failed``: a blocking audit failed. ``asks``: none did, but a person has to decide. ``warned``: rows were put aside, or
 #: an audit failed that only warns.
@@ -42,8 +43,9 @@ class AuditResult:
     :param severity: what its failing does.
     :param passed: whether the rows are as the audit asks.
     :param offending: rows that are not (for ``RowCount``: rows too few or too many; for ``SqlCheck``: rows its query
-        returned).
-    :param checked: rows it looked at; rows it does not apply to, such as nulls in ``Between``, are not counted.
+        returned; for ``ColumnRange``: files; for ``Volume`` over partitions: partitions).
+    :param checked: rows it looked at (for ``Volume`` over partitions: partitions); rows it does not apply to, such as nulls in
+        ``Between``, are not counted.
     :param message: the finding for people, without the name.
     :param samples: some offending rows as plain values by column, empty unless they were asked for.
     :param kind: what kind of audit it is: the ``type`` of its serialised form, or of a Great Expectations expectation.

@@ -42,4 +42,5 @@ def touched_partitions(table: Table, snapshot: Snapshot) -> frozenset[Partition]
 
 def partition_of(file: DataFile) -> Partition:
     """Return the partition a file is in: its spec's id and the values."""
-    return (file.spec_id, *(file.partition[i] for i in range(len(file.partition))))
+    values = file.partition
+    return (file.spec_id, *map(values.__getitem__, range(len(values))))

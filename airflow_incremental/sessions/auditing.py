@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
@@ -12,12 +13,14 @@ import attrs
 from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
+from airflow_incremental.audits.trend import Trend
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed, PlanExpired, TargetChanged
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import end_session
 from airflow_incremental.iceberg.reads import placed_files, read_files, read_ranges
+from airflow_incremental.iceberg.statistics import past_publishes, statistics_of
 from airflow_incremental.iceberg.touched import read_touched
 from airflow_incremental.sessions.quarantine import put_aside, settle_process
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_incremental.core.plan import Plan
     from airflow_incremental.core.quarantine import Quarantined
     from airflow_incremental.core.reads import SourceRead
+    from airflow_incremental.core.statistics import PastPublish
     from airflow_incremental.iceberg.seal import Sealed
     from airflow_incremental.sessions.process import Session
 
@@ -63,17 +67,25 @@ def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditR
     :raises AuditFailed: as :func:`audit`.
     """
     beyond = [a for a in session.process.audits if a.over != "rows"]
+    names = {name for a in beyond for name in a.result_names}
+    beyond += [a for a in session.process.audits if isinstance(a, Trend) and a.audit in names]
     if not beyond:
         return attrs.evolve(report, snapshot_id=sealed.snapshot_id)
     with _ending(session):
-        again, _ = _run(session, sealed, beyond)
-        kept = tuple(r for r in report.results if r.over == "rows")
+        again, _ = _run(session, sealed, beyond, earlier=report.results)
+        names = {r.name for r in again.results}
+        kept = tuple(r for r in report.results if r.name not in names)
         results = (*kept, *again.results)
         return _concluded(session, attrs.evolve(again, results=results, quarantined=report.quarantined))
 
 
-def _run(session: Session, sealed: Sealed, audits: Sequence[Audit]) -> tuple[AuditReport, Offenders | None]:
-    """Run audits, and find the rows to put aside unless that was done before."""
+def _run(
+    session: Session, sealed: Sealed, audits: Sequence[Audit], *, earlier: Sequence[AuditResult] = ()
+) -> tuple[AuditReport, Offenders | None]:
+    """Run audits, and find the rows to put aside unless that was done before.
+
+    :param earlier: results of audits that are not run again.
+    """
     process, plan = session.process, session.plan
     target = load_table(process.catalog, plan.target, role="target")
     found: list[Offenders | None] = [None]
@@ -88,6 +100,7 @@ def _run(session: Session, sealed: Sealed, audits: Sequence[Audit]) -> tuple[Aud
         samples=process.samples,
         memory_limit=process.engine.memory_limit,
         work_dir=process.work_dir,
+        earlier=earlier,
         look=look,
     )
     return report, found[0]
@@ -153,8 +166,17 @@ def subject_of(target: Table, plan: Plan, sealed: Sealed) -> Subject:
             return read_touched(target, ROWS, sealed.snapshot_id)
         return read_ranges(target, ROWS, sealed.snapshot_id, event_time=None, keep=None)
 
+    def publishes(last: int) -> list[PastPublish]:
+        return list(islice(past_publishes(target, plan.process), last))
+
     return Subject(
-        snapshot_id=sealed.snapshot_id, read=read, process=plan.process, session=plan.session, target=plan.target
+        snapshot_id=sealed.snapshot_id,
+        read=read,
+        statistics=statistics_of(target, sealed.snapshot_id, sealed.output.files),
+        publishes=publishes,
+        process=plan.process,
+        session=plan.session,
+        target=plan.target,
     )
 
 

@@ -12,6 +12,7 @@ from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditReport, AuditResult
 from airflow_incremental.core.reads import ReadPart, SourceRead
+from airflow_incremental.core.statistics import Statistics
 
 SNAPSHOT = 8128
 
@@ -39,7 +40,24 @@ def read_of(
 
 def subject_of(read: SourceRead) -> Subject:
     """Return a subject whose every scope is the rows of one read."""
-    return Subject(snapshot_id=SNAPSHOT, read=lambda _over: read)
+    return Subject(snapshot_id=SNAPSHOT, read=lambda _over: read, statistics=lambda _over: statistics(read))
+
+
+def statistics(read: SourceRead) -> Statistics:
+    """Return statistics that know how many rows there are, and no more."""
+
+    def rows() -> list[int]:
+        return [sum(batch.num_rows for batch in part.batches()) for part in read.parts]
+
+    nothing = [None] * len(read.parts)
+    return Statistics(
+        schema=read.schema,
+        rows=rows(),
+        deleted=0,
+        nulls=lambda _path: nothing,
+        bounds=lambda _path: (nothing, nothing),
+        partitions=dict,
+    )
 
 
 def audit(table: pa.Table, *audits: Audit, **options: Any) -> AuditReport:
