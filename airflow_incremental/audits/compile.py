@@ -37,6 +37,8 @@ class Counts:
     :param passed: whether that is as it should be; None if it is when no row offends.
     :param observed: what was measured, as a JSON value.
     :param full: what else is kept of it.
+    :param undecided: why these rows cannot be judged this way after all; then nothing else in here counts, and the audit
+        has to be run in its other way.
     """
 
     checked: int
@@ -45,6 +47,7 @@ class Counts:
     passed: bool | None = None
     observed: Any = None
     full: Mapping[str, Any] | None = None
+    undecided: str = ""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,8 +61,9 @@ class Measure:
     :param read: makes counts of the total number of rows and the aggregates' values.
     :param offends: predicate that is true for offending rows; None if no single row offends.
     :param values: values of the parameters named in the SQL, by name; no two measures of a run share a name.
-    :param keys: for ``Unique``: SQL of the columns of its key. ``read`` then takes one more value: the rows whose key
-        is not theirs alone, which is only worth another look at the rows when the aggregates say that there are some.
+    :param keys: for what is to be unique: SQL of the columns of its key; rows with a null among them have none. The first
+        two aggregates are the rows that have a key and the different keys. ``read`` takes one more value: the rows whose
+        key is not theirs alone, which is only worth another look at the rows when the aggregates say that there are some.
     """
 
     name: str

@@ -152,10 +152,11 @@ def _count(rows: Rows, measures: Sequence[Measure]) -> tuple[int, dict[str, Coun
     numbers = iter(found)
     taken = {m.name: [next(numbers) for _ in m.aggregates] for m in measures}
     keyed = [m for m in measures if m.keys]
-    doubled = [m for m in keyed if len(set(taken[m.name])) > 1]
+    doubled = [m for m in keyed if taken[m.name][0] != taken[m.name][1]]  # rows with a key, different keys
     shared = dict.fromkeys((m.name for m in keyed), 0)
     if doubled:
-        again = rows.one_row("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), {})
+        values = {name: value for m in doubled for name, value in m.values.items()}
+        again = rows.one_row("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), values)
         shared.update(zip((m.name for m in doubled), again, strict=True))
         if not all(again):
             raise AuditIncomplete(
