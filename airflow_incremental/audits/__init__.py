@@ -8,6 +8,7 @@ from __future__ import annotations
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
+from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import audit_from_dict, validate_audits
 from airflow_incremental.audits.python import Finding, PythonCheck
 from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
@@ -18,6 +19,7 @@ __all__ = [
     "Audit",
     "Between",
     "ColumnRange",
+    "Expectations",
     "Finding",
     "NotNull",
     "NullFraction",

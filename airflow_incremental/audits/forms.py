@@ -9,6 +9,7 @@ from typing import Any
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
+from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.python import Check, PythonCheck, is_function
 from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
 from airflow_incremental.audits.trend import Trend
@@ -28,6 +29,7 @@ _TYPES: dict[str, type[Audit]] = {
         ColumnRange,
         Volume,
         Trend,
+        Expectations,
     )
 }
 
@@ -66,7 +68,8 @@ def validate_audits(
     if isinstance(audits, (Audit, Mapping, str)) or not isinstance(audits, Iterable):
         raise ArgumentError(f"audits is {audits!r}", expected="a list of audits", hint="write audits=[NotNull('id')]")
     found = tuple(_built(a, functions or {}) for a in audits)
-    double = [name for name, n in Counter(a.name for a in found).items() if n > 1]
+    names = Counter(a.name for a in found) | Counter(name for a in found for name in a.result_names())
+    double = [name for name, n in names.items() if n > 1]
     if double:
         raise ArgumentError(
             f"several audits are called {', '.join(map(repr, double))}",

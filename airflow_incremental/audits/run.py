@@ -23,7 +23,7 @@ from airflow_incremental.audits import functions as _functions  # noqa: F401  re
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
-from airflow_incremental.audits.forms import validate_audits
+from airflow_incremental.audits.expectations.audit import check_suites, with_suites
 from airflow_incremental.audits.known import known_result
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.audits.scope import Scope, results
@@ -63,7 +63,7 @@ def run_audits(
         SQL).
     :raises AuditIncomplete: when the rows could not be read to their end; a retry may succeed.
     """
-    found = validate_audits(audits)
+    found = with_suites(audits)
     check_samples(samples)
     if not found:
         return AuditReport(snapshot_id=subject.snapshot_id, rows=None)
@@ -115,14 +115,17 @@ def check_audits(audits: Sequence[Audit], schema: pa.Schema) -> None:
 
     :raises AuditFailed: one does not.
     """
-    measures_of(audits, schema)
+    measures_of(with_suites(audits, contexts=False), schema)
 
 
 def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None) -> None:
     """See whether each ``SqlCheck`` is a query over rows of ``schema``, before there are any to load in vain.
 
+    So with what of a suite is left to Great Expectations, which takes seconds to import.
+
     :raises AuditFailed: one is not.
     """
+    check_suites(with_suites(audits), schema)
     own = [audit for audit in audits if isinstance(audit, SqlCheck)]
     if not own:
         return  # a database takes longer to open than all the rest of a plan

@@ -50,6 +50,7 @@ def open_connection(
     if threads is not None:
         config["threads"] = str(threads)
     con = duckdb.connect(str(where / "engine.duckdb"), config=config)
+    con.execute("SET enable_progress_bar = false")  # it would go to the task's standard output
     con.execute("SET GLOBAL TimeZone = 'UTC'")  # cursors of the connection too
     return con
 

@@ -18,6 +18,7 @@ from airflow_incremental.operators.announce import announce, is_unannounced, kee
 from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_transform
 from airflow_incremental.operators.assets import iceberg_asset
 from airflow_incremental.operators.runtime import catalog_of, owner_of, run_is_over
+from airflow_incremental.operators.templates import with_suite_files
 
 if TYPE_CHECKING:
     from airflow_incremental.core.plan import Owner
@@ -47,6 +48,8 @@ class Job:
         transform = operator.transform_callable or operator.transform
         check_transform(transform, stage=operator.stage)
         ti = context["ti"]
+        # A template may have been rendered to the path of a suite; and of a mapped task no file was read at the import.
+        audits = with_suite_files(operator.audits, operator.get_template_env())
 
         def over(owner: Owner) -> bool:
             return run_is_over(ti.get_dr_count, owner)
@@ -56,7 +59,7 @@ class Job:
             catalog=catalog_of(operator.iceberg_conn_id),
             owner=owner_of(context, task_id=operator.group_name),
             transform=transform,
-            audits=validate_audits(operator.audits, functions=operator.audit_functions),
+            audits=validate_audits(audits, functions=operator.audit_functions),
             quarantine_table=operator.quarantine_table,
             engine=operator.make_engine(),
             run_is_over=over,

@@ -31,7 +31,7 @@ from airflow_incremental.operators.arguments import (
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
-from airflow_incremental.operators.templates import check_templates
+from airflow_incremental.operators.templates import check_templates, with_suite_files
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -237,6 +237,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
                 hint="make them inside 'with IncrementalLoad(..., transform=None) as load:', or give a transform",
             )
         env = self.get_template_env()
+        self.audits = with_suite_files(self.audits, env)
         for name in self.template_fields:
             check_templates(getattr(self, name), env, what=f"{name} of task {self.task_id!r}")
         # A file may be empty.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_incremental.audits import Expectations, audit_from_dict
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.operators.arguments import SQL_FILE
+from airflow_incremental.operators.arguments import SQL_FILE, is_open
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,6 +28,26 @@ def check_templates(value: Any, env: Environment, *, what: str) -> None:
             check_templates(inner, env, what=what)
     elif isinstance(value, str) and (value.endswith(SQL_FILE) or any(mark in value for mark in _MARKS)):
         _compile(value, env, what)
+
+
+def with_suite_files(audits: Any, env: Environment) -> Any:
+    """Return plain audits, those that name the file of a suite with what is in it; Airflow itself reads no files so deep.
+
+    :raises ArgumentError: a file is not there, or holds no suite.
+    """
+    if is_open(audits) or not isinstance(audits, (list, tuple)):
+        return audits
+    folders = tuple(getattr(env.loader, "searchpath", ()))
+    return [_with_suite(a, folders) if _is_suite(a) else a for a in audits]
+
+
+def _is_suite(audit: Any) -> bool:
+    return isinstance(audit, Mapping) and audit.get("type") == Expectations.type
+
+
+def _with_suite(plain: Mapping[str, Any], folders: Sequence[str]) -> Mapping[str, Any]:
+    audit = audit_from_dict(plain)
+    return audit.with_file(folders).as_dict() if isinstance(audit, Expectations) and audit.file is not None else plain
 
 
 def _compile(text: str, env: Environment, what: str) -> None:
