@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pytest
 
 from airflow_incremental.audits import Expectations, NotNull
+from airflow_incremental.audits.compile import Counts, Measure
 from airflow_incremental.audits.expectations import audit as running
 from airflow_incremental.audits.expectations import docs
 from airflow_incremental.audits.run import check_audits, check_queries
@@ -174,3 +176,17 @@ def test_a_suite_of_a_context_is_looked_up_when_there_is_something_to_load(
     assert not (tmp_path / "great_expectations.yml").exists()
     monkeypatch.setattr(running, "_gx", lambda: pytest.fail("a plan with nothing to do took seconds"))
     check_audits([Expectations("peple", context_root_dir=root)], PEOPLE.schema)
+
+
+def test_what_duckdb_could_not_decide_is_judged_by_great_expectations(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsure(*given: Any) -> Any:
+        found = running_compiled(*given)
+        assert isinstance(found, Measure)
+        return attrs.evolve(
+            found, read=lambda *_: Counts(checked=9, offending=9, message="", passed=True, undecided="a NaN")
+        )
+
+    running_compiled = running.compiled
+    monkeypatch.setattr(running, "compiled", unsure)
+    result = only(PEOPLE, Expectations(suite(expect("column_values_to_not_be_null", column="id"))))
+    assert (result.path, result.passed, result.offending, result.checked) == ("gx", False, 1, 3)
