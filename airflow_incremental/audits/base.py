@@ -60,10 +60,6 @@ class Audit:
             plain[key] = [encode(v) for v in value] if isinstance(value, tuple) else encode(value)
         return plain
 
-    def result_names(self) -> tuple[str, ...]:
-        """Return the names of its results; one, called as the audit is, unless its kind says otherwise."""
-        return (self.name,)
-
     @classmethod
     def field_names(cls) -> tuple[str, ...]:
         """Return the fields of the serialised form, without ``type``."""

@@ -68,7 +68,7 @@ def validate_audits(
     if isinstance(audits, (Audit, Mapping, str)) or not isinstance(audits, Iterable):
         raise ArgumentError(f"audits is {audits!r}", expected="a list of audits", hint="write audits=[NotNull('id')]")
     found = tuple(_built(a, functions or {}) for a in audits)
-    names = Counter(a.name for a in found) | Counter(name for a in found for name in a.result_names())
+    names = Counter(a.name for a in found) | Counter(name for a in found for name in a.result_names)
     double = [name for name, n in names.items() if n > 1]
     if double:
         raise ArgumentError(

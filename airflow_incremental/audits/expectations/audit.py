@@ -22,6 +22,7 @@ from airflow_incremental.audits.expectations.parse import columns_named
 from airflow_incremental.audits.expectations.quiet import quiet
 from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import validate_audits
+from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.core.audit import AuditResult
 from airflow_incremental.core.errors import AuditFailed
@@ -37,7 +38,15 @@ def with_suites(audits: Iterable[Audit | Mapping[str, Any]], *, contexts: bool =
     :raises AuditFailed: a Great Expectations context does not hold the suite.
     """
     found = validate_audits(audits)
-    return validate_audits([_with_suite(a, contexts=contexts) if isinstance(a, Expectations) else a for a in found])
+    read = [_with_suite(a, contexts=contexts) if isinstance(a, Expectations) else a for a in found]
+    for named, whole in zip(found, read, strict=True):
+        if whole.puts_aside and not named.puts_aside:  # the process has to know before it opens a session
+            raise AuditFailed(
+                f"the suite of audit {named.name!r} is to put rows aside, which is only found when it is looked up",
+                expected="a load that knows of its quarantine when the DAG is parsed",
+                hint="give the suite as a file or as its JSON, or all of it the severity, with severity='quarantine'",
+            )
+    return validate_audits(read)
 
 
 def check_suites(audits: Sequence[Audit], schema: pa.Schema) -> None:
@@ -59,6 +68,16 @@ def _(audit: Expectations, schema: pa.Schema, prefix: str) -> tuple[Measure, ...
     for expectation, reason in left:
         _refuse(expectation, reason)
     return fast
+
+
+@predicates.register
+def _(audit: Expectations, scope: Scope) -> Mapping[str, Predicate]:
+    """Return nothing for what Great Expectations had to decide: its rows are not those DuckDB would pick."""
+    return {
+        m.name: Predicate(offends=m.offends, values=m.values)
+        for m in scope.measured[audit.name]
+        if m.offends is not None and not scope.found[m.name].undecided
+    }
 
 
 @results.register

@@ -106,8 +106,14 @@ class Expectations(Audit):
         """
         return self if self.file is None else self.with_suite(read_suite_file(self.file, folders))
 
+    @property
+    def puts_aside(self) -> bool:
+        """Whether rows that offend are put aside; of a suite that is only named, by what the audit itself says."""
+        return self.severity == "quarantine" or any(e.severity == "quarantine" for e in self.expectations)
+
+    @property
     def result_names(self) -> tuple[str, ...]:
-        """Return the names of its results."""
+        """The names of its results; its own while the suite is only named."""
         return tuple(e.name for e in self.expectations) or (self.name,)
 
     def as_dict(self) -> dict[str, Any]:

@@ -68,3 +68,26 @@ def test_a_suite_over_the_table_sees_what_was_there_before(tmp_path: Path) -> No
     unique = suite(expect("column_values_to_be_unique", column="id"), name="keys")
     with pytest.raises(AuditFailed, match=r"keys over table: column_values_to_be_unique\(id\): 2 of 2 rows"):
         steps.run(world.process("again", audits=[Expectations(unique), Expectations(unique, over="table")]))
+
+
+def test_rows_that_offend_an_expectation_are_put_aside(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1, 2)
+    sql = "SELECT id, ts, CASE WHEN id = 1 THEN region END AS region, v * 10 AS v10 FROM events"
+    present = suite(
+        expect("column_values_to_not_be_null", column="region", meta={"severity": "quarantine"}), name="events"
+    )
+    finished = steps.run(world.process(audits=[Expectations(present)], transform=sql))
+    assert (finished.outcome, finished.verdict) == ("published", "warned")
+    assert world.target_rows().total() == 1
+    aside = world.catalog.load_table("mart.result__quarantine").scan().to_arrow().to_pylist()
+    assert [row["quarantine_reasons"] for row in aside] == [["events: column_values_to_not_be_null(region)"]]
+
+
+def test_a_suite_that_is_looked_up_late_may_not_put_rows_aside_unasked(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1)
+    path = written(tmp_path, expect("column_values_to_not_be_null", column="region", meta={"severity": "quarantine"}))
+    with pytest.raises(AuditFailed, match=r"only found when it is looked up.*give the suite as a file"):
+        steps.run(world.process(audits=[Expectations(path)]))
+    assert steps.run(world.process("next", audits=[Expectations(path, severity="quarantine")])).did_publish
