@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import pyarrow as pa
@@ -16,6 +16,10 @@ from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.compile import Counts, Measure
 from airflow_incremental.audits.expectations.expectation import Expectation
 
+#: Up to here every whole number is a float.
+_EXACT = 2**53
+#: What kind of values a column holds.
+Kind = Literal["integer", "float", "decimal", "text", "boolean", "date", "timestamp", "binary", "other"]
 #: Aggregates that come back as one value each, and what makes of them the verdict and the ``result`` of a validation.
 Reading = Callable[[Sequence[Any]], "Finding"]
 
@@ -41,6 +45,7 @@ class Finding:
 class Given:
     """One expectation over rows of a schema.
 
+    :param kinds: the kinds of columns for which its SQL is proven equal.
     :param where: SQL of its row condition, over ``rows``; None if it has none.
     :param values: values of the parameters of its SQL.
     """
@@ -48,6 +53,7 @@ class Given:
     expectation: Expectation
     schema: pa.Schema
     prefix: str
+    kinds: tuple[Kind, ...] = ()
     where: str | None = None
     values: dict[str, Any] = attrs.field(factory=dict)
 
@@ -75,7 +81,7 @@ class Given:
         value = self.arg(name)
         if value is None or is_number(value):
             return value  # type: ignore[no-any-return]
-        raise Left(f"{name} is not a finite number")
+        raise Left(f"{name} is not a number that a float holds exactly")
 
     def mostly(self) -> float:
         """Return which part of the rows has to be as expected."""
@@ -128,14 +134,13 @@ class Given:
         :param offends: predicate of the rows that are not as expected, among those that fulfil the row condition.
         """
 
-        def counts(_total: int, values: Sequence[Any]) -> Counts:
+        def counts(total: int, values: Sequence[Any]) -> Counts:
             found = read(values)
-            checked, offending = found.result.get("element_count"), found.result.get("unexpected_count")
-            if checked is None:  # of an expectation of the rows as a whole
-                checked, offending = 0, int(not found.success)
+            elements = found.result.get("element_count")
+            by_row = elements is not None  # else it is one of the rows as a whole
             return Counts(
-                checked=checked - found.result.get("missing_count", 0),
-                offending=offending or 0,
+                checked=elements - found.result.get("missing_count", 0) if by_row else total,
+                offending=found.result["unexpected_count"] if by_row else int(not found.success),
                 message="",
                 passed=found.success,
                 full=found.result,
@@ -156,5 +161,10 @@ class Given:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; a boolean is none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number that stays what it is as a float: Great Expectations makes floats of bounds.
+
+    A boolean is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= _EXACT

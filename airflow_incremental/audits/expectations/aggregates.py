@@ -1,0 +1,159 @@
+"""Expectations of one number of a column: its extremes, sum, mean and spread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from airflow_incremental.audits.compile import Measure
+from airflow_incremental.audits.expectations.given import Finding, Given, Left
+from airflow_incremental.audits.expectations.typed import Typed, present, typed
+from airflow_incremental.audits.expectations.verdict import Verdict
+
+_INT64 = 2**63
+#: Sums of floats depend on the order of the rows. A bound that lies this near to one, relative to the size of what is
+#: summed, is left to Great Expectations.
+_ROUNDING = 1e-9
+#: Beyond this, squares and sums could leave what a float can hold.
+_TAME = "abs({}) < 1e100"
+
+
+def minimum(given: Given) -> Measure:
+    """Measure the least value; of floats, the least that is not NaN."""
+    return _extreme(given, "min")
+
+
+def maximum(given: Given) -> Measure:
+    """Measure the greatest value; of floats, the greatest that is not NaN."""
+    return _extreme(given, "max")
+
+
+def _extreme(given: Given, function: str) -> Measure:
+    column = typed(given, given.column())
+    if column.kind == "text" and (given.arg("min_value"), given.arg("max_value")) != (None, None):
+        raise Left("text is not compared with numbers")
+    verdict = Verdict(given, column)
+    real = f"NOT isnan({column.sql})" if column.kind == "float" else present(column)
+    aggregates = [given.over(f"{function}({column.sql})", real), given.count(present(column)), given.count(real)]
+
+    def read(values: Sequence[Any]) -> Finding:
+        found, there, numbers = values
+        if there and not numbers:
+            return Finding(success=False, result={}, undecided="all values are NaN")
+        return verdict.of(found)
+
+    return given.measure(aggregates, read)
+
+
+def total(given: Given) -> Measure:
+    """Measure the sum, exactly for integers, decimals and booleans."""
+    column = typed(given, given.column())
+    if column.kind == "decimal" and given.where is not None:
+        # It puts the values it has made floats of back by position where they have kept the index of all rows.
+        raise Left("under a row condition Great Expectations adds up the decimals of other rows")
+    verdict = Verdict(given)
+
+    def exact(_count: int, found: Any) -> Finding:
+        return verdict.of(found)
+
+    def rounded(_count: int, found: float, size: float) -> Finding:
+        return verdict.of(found, error=_ROUNDING * size)
+
+    return _summed(given, column, exact, rounded, empty=0)
+
+
+def mean(given: Given) -> Measure:
+    """Measure the mean; not of decimals, whose mean Arrow rounds in a way of its own."""
+    column = typed(given, given.column())
+    verdict = Verdict(given)
+
+    def exact(count: int, found: Any) -> Finding:
+        return verdict.of(float(found) / count)
+
+    def rounded(count: int, found: float, size: float) -> Finding:
+        return verdict.of(found / count, error=_ROUNDING * size / count)
+
+    return _summed(given, column, exact, rounded, empty=None)
+
+
+def _summed(
+    given: Given,
+    column: Typed,
+    exact: Callable[[int, Any], Finding],
+    rounded: Callable[[int, float, float], Finding],
+    *,
+    empty: int | None,
+) -> Measure:
+    """Measure what is made of a sum: from the number of values and their sum, of floats also the sum of their sizes."""
+    nothing = Verdict(given).of(empty)
+    if column.kind == "float":
+        aggregates, judge = _floats(given, column, ("sum({})", "sum(abs({}))"))
+
+        def read(values: Sequence[Any]) -> Finding:
+            return judge(values, nothing, rounded)
+
+        return given.measure(aggregates, read)
+    # A sum of 64-bit integers is a 128-bit one to DuckDB; as text it comes back whole.
+    what = f"CAST({column.sql} AS INTEGER)" if column.kind == "boolean" else column.sql
+    aggregates = (given.count(present(column)), f"CAST({given.over(f'sum({what})')} AS VARCHAR)")
+
+    def read_exact(values: Sequence[Any]) -> Finding:
+        count, text = values
+        if not count:
+            return nothing
+        found = Decimal(text) if column.kind == "decimal" else int(text)
+        if isinstance(found, int) and not -_INT64 <= found < _INT64:
+            return Finding(success=False, result={}, undecided="the sum is beyond 64 bits, where Arrow's wraps around")
+        return exact(count, found)
+
+    return given.measure(aggregates, read_exact)
+
+
+def _floats(given: Given, column: Typed, sums: Sequence[str]) -> tuple[tuple[str, ...], Callable[..., Finding]]:
+    """Return aggregates over the floats that can be summed, and what judges the values that come back."""
+    tame = _TAME.format(column.sql)
+    aggregates = (
+        given.count(present(column)),
+        given.count(f"isnan({column.sql})"),
+        given.count(tame),
+        *(given.over(s.format(column.real), tame) for s in sums),
+    )
+
+    def judge(values: Sequence[Any], nothing: Finding, rounded: Callable[..., Finding]) -> Finding:
+        there, nan, tamed, *found = values
+        if nan:
+            return Finding(success=False, result={"observed_value": None})
+        if there != tamed:
+            return Finding(success=False, result={}, undecided="the column holds values beyond 1e100")
+        return rounded(there, *found) if there else nothing
+
+    return aggregates, judge
+
+
+def deviation(given: Given) -> Measure:
+    """Measure the standard deviation of a sample, which takes two values at least."""
+    column = typed(given, given.column())
+    verdict = Verdict(given)
+    sums = ("stddev_samp({})", "max(abs({}))")
+    nothing = verdict.of(None)
+
+    def rounded(count: int, found: float | None, size: float) -> Finding:
+        return nothing if count < _TWO else verdict.of(found, error=_ROUNDING * size)
+
+    aggregates, judge = _floats(given, as_float(column), sums)
+
+    def read(values: Sequence[Any]) -> Finding:
+        return judge(values, nothing, rounded)
+
+    return given.measure(aggregates, read)
+
+
+_TWO = 2
+
+
+def as_float(column: Typed) -> Typed:
+    """Return the column read as floats."""
+    return attrs.evolve(column, column=attrs.evolve(column.column, sql=column.real), kind="float")
