@@ -60,6 +60,10 @@ def outcome_of(
     kept = {k: v for k, v in result.items() if wanted or k in _COUNTS or (k == "observed_value" and shown)}
     if expectation.type in OF_COLUMNS and "details" in result:
         kept["details"] = result["details"]
+    column = expectation.kwargs.get("column")
+    if counted and samples and isinstance(column, str) and all(column in row for row in samples):
+        # As Great Expectations names them; DuckDB gives whole rows.
+        kept.setdefault("partial_unexpected_list", [row[column] for row in samples])
     return AuditResult(
         name=expectation.name,
         severity=expectation.severity,
