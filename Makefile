@@ -61,6 +61,10 @@ typecheck: $(READY) ## mypy, strict
 bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json and *.csv
 	$(VENV)/python -m benchmarks $(ARGS)
 
+.PHONY: docs-expectations
+docs-expectations: $(READY) ## write docs/expectations.md anew, from the code that it speaks of
+	$(VENV)/python -m airflow_incremental.audits.expectations.supported > docs/expectations.md
+
 .PHONY: wheel
 wheel: $(READY) ## build the wheel into dist/
 	$(VENV)/hatchling build -t wheel

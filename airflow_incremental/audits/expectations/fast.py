@@ -49,11 +49,8 @@ _DISCRETE: tuple[Kind, ...] = ("integer", "decimal", "text", "boolean", "date", 
 
 _ZERO = "a float column with zeros, which Arrow tells from minus zeros"
 _ROUNDED = "a bound within rounding error of the result of a float column; infinite values"
-_NULLS = "rows in which one of the values is null and `ignore_row_if` keeps them: GX itself cannot compare them"
-_PATTERNS = (
-    "patterns that RE2 and Python's `re` may read differently (lookaround, back references, flags, rare syntax); "
-    "`$` over text that ends in a line break; `\\d`, `\\w`, `\\b`, `\\s` over text beyond ASCII"
-)
+_NULLS = "rows with one null that `ignore_row_if` keeps: Arrow-backed frames cannot compare them"
+_PATTERNS = "what the two engines may judge differently (patterns, above)"
 
 FORMS: Mapping[str, Form] = {
     "expect_column_values_to_not_be_null": Form(rowwise.not_null, _MAP),
@@ -108,7 +105,10 @@ FORMS: Mapping[str, Form] = {
         pairs.pair_greater, (*_PAIR, "or_equal"), (*_NUMERIC, "decimal", "date", "timestamp", "text"), _NULLS
     ),
     "expect_column_pair_values_to_be_in_set": Form(
-        pairs.pair_in_set, (*_PAIR, "value_pairs_set"), ("integer", "text"), "a row condition; more than 100 pairs"
+        pairs.pair_in_set,
+        ("column_A", "column_B", "ignore_row_if", "mostly", "value_pairs_set"),
+        ("integer", "text"),
+        "more than 100 pairs; a row condition, of which Great Expectations heeds a part",
     ),
     "expect_compound_columns_to_be_unique": Form(pairs.compound_unique, _LIST, _DISCRETE),
     "expect_select_column_values_to_be_unique_within_record": Form(

@@ -23,7 +23,7 @@ from airflow_incremental.audits.expectations.given import Given, Kind, Left, is_
 _DAY = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?(\+00:00)?", re.ASCII)
 _TYPES: tuple[tuple[Kind, Any], ...] = (
-    ("integer", pa.types.is_signed_integer),
+    ("integer", lambda t: pa.types.is_int32(t) or pa.types.is_int64(t)),
     ("float", lambda t: pa.types.is_float32(t) or pa.types.is_float64(t)),
     ("decimal", pa.types.is_decimal128),
     ("text", lambda t: pa.types.is_string(t) or pa.types.is_large_string(t)),

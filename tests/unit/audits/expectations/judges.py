@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -14,6 +13,7 @@ import pyarrow as pa
 from airflow_incremental.audits.compile import Counts, Measure
 from airflow_incremental.audits.expectations.expectation import Expectation
 from airflow_incremental.audits.expectations.fast import compiled
+from airflow_incremental.audits.expectations.quiet import quiet
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.audits.run import _connection, _count
 from airflow_incremental.audits.subject import ROWS
@@ -74,13 +74,13 @@ def by_gx(table: pa.Table, expectations: Sequence[Expectation]) -> list[Judged]:
 
 
 def _validated(frame: Any, expectations: Sequence[Expectation]) -> list[Judged]:
-    import great_expectations as gx
-    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+    with quiet():
+        import great_expectations as gx
+        from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
     found: list[Judged | None] = [None] * len(expectations)
     built = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         for i, e in enumerate(expectations):
             configuration = ExpectationConfiguration(type=e.type, kwargs=dict(e.kwargs), meta={"i": i})
             try:
