@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import attrs
-
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Finding, Given, Left
-from airflow_incremental.audits.expectations.typed import Typed, present, typed
+from airflow_incremental.audits.expectations.typed import Typed, typed
 from airflow_incremental.audits.expectations.verdict import Verdict
 
 _INT64 = 2**63
@@ -18,7 +17,10 @@ _INT64 = 2**63
 #: summed, is left to Great Expectations.
 _ROUNDING = 1e-9
 #: Beyond this, squares and sums could leave what a float can hold.
-_TAME = "abs({}) < 1e100"
+_TAME = 1e100
+_WILD = "the column holds values beyond 1e100"
+#: Of fewer values there is no spread.
+_SAMPLE = 2
 
 
 def minimum(given: Given) -> Measure:
@@ -36,8 +38,10 @@ def _extreme(given: Given, function: str) -> Measure:
     if column.kind == "text" and (given.arg("min_value"), given.arg("max_value")) != (None, None):
         raise Left("text is not compared with numbers")
     verdict = Verdict(given, column)
-    real = f"NOT isnan({column.sql})" if column.kind == "float" else present(column)
-    aggregates = [given.over(f"{function}({column.sql})", real), given.count(present(column)), given.count(real)]
+    if column.kind != "float":
+        return given.measure([given.over(f"{function}({column.sql})")], lambda values: verdict.of(values[0]))
+    real = f"NOT isnan({column.sql})"
+    aggregates = [given.over(f"{function}({column.sql})", real), given.filled(column.column), given.count(real)]
 
     def read(values: Sequence[Any]) -> Finding:
         found, there, numbers = values
@@ -59,8 +63,8 @@ def total(given: Given) -> Measure:
     def exact(_count: int, found: Any) -> Finding:
         return verdict.of(found)
 
-    def rounded(_count: int, found: float, size: float) -> Finding:
-        return verdict.of(found, error=_ROUNDING * size)
+    def rounded(count: int, found: float, size: float) -> Finding:
+        return verdict.of(found, error=_ROUNDING * size * count)
 
     return _summed(given, column, exact, rounded, empty=0)
 
@@ -74,7 +78,7 @@ def mean(given: Given) -> Measure:
         return verdict.of(float(found) / count)
 
     def rounded(count: int, found: float, size: float) -> Finding:
-        return verdict.of(found / count, error=_ROUNDING * size / count)
+        return verdict.of(found / count, error=_ROUNDING * size)
 
     return _summed(given, column, exact, rounded, empty=None)
 
@@ -87,18 +91,24 @@ def _summed(
     *,
     empty: int | None,
 ) -> Measure:
-    """Measure what is made of a sum: from the number of values and their sum, of floats also the sum of their sizes."""
+    """Measure what is made of a sum: from the number of values and their sum, of floats also the size of the largest."""
     nothing = Verdict(given).of(empty)
     if column.kind == "float":
-        aggregates, judge = _floats(given, column, ("sum({})", "sum(abs({}))"))
+        plain = (f"count({column.sql})", f"sum({column.real})", f"min({column.sql})", f"max({column.sql})")
 
         def read(values: Sequence[Any]) -> Finding:
-            return judge(values, nothing, rounded)
+            count, found, least, greatest = values
+            if not count:
+                return nothing
+            if math.isnan(greatest):  # to DuckDB NaN is greater than any number
+                return Finding(success=False, result={"observed_value": None})
+            size = max(abs(least), abs(greatest))
+            return rounded(count, found, size) if size < _TAME else Finding(success=False, result={}, undecided=_WILD)
 
-        return given.measure(aggregates, read)
+        return given.measure([given.over(a) for a in plain], read)
     # A sum of 64-bit integers is a 128-bit one to DuckDB; as text it comes back whole.
     what = f"CAST({column.sql} AS INTEGER)" if column.kind == "boolean" else column.sql
-    aggregates = (given.count(present(column)), f"CAST({given.over(f'sum({what})')} AS VARCHAR)")
+    aggregates = (given.filled(column.column), f"CAST({given.over(f'sum({what})')} AS VARCHAR)")
 
     def read_exact(values: Sequence[Any]) -> Finding:
         count, text = values
@@ -112,48 +122,26 @@ def _summed(
     return given.measure(aggregates, read_exact)
 
 
-def _floats(given: Given, column: Typed, sums: Sequence[str]) -> tuple[tuple[str, ...], Callable[..., Finding]]:
-    """Return aggregates over the floats that can be summed, and what judges the values that come back."""
-    tame = _TAME.format(column.sql)
-    aggregates = (
-        given.count(present(column)),
-        given.count(f"isnan({column.sql})"),
-        given.count(tame),
-        *(given.over(s.format(column.real), tame) for s in sums),
-    )
-
-    def judge(values: Sequence[Any], nothing: Finding, rounded: Callable[..., Finding]) -> Finding:
-        there, nan, tamed, *found = values
-        if nan:
-            return Finding(success=False, result={"observed_value": None})
-        if there != tamed:
-            return Finding(success=False, result={}, undecided="the column holds values beyond 1e100")
-        return rounded(there, *found) if there else nothing
-
-    return aggregates, judge
-
-
 def deviation(given: Given) -> Measure:
     """Measure the standard deviation of a sample, which takes two values at least."""
     column = typed(given, given.column())
     verdict = Verdict(given)
-    sums = ("stddev_samp({})", "max(abs({}))")
-    nothing = verdict.of(None)
-
-    def rounded(count: int, found: float | None, size: float) -> Finding:
-        return nothing if count < _TWO else verdict.of(found, error=_ROUNDING * size)
-
-    aggregates, judge = _floats(given, as_float(column), sums)
+    # DuckDB stops at a square that no float holds, so such values are kept from it.
+    tame = f"abs({column.real}) < {_TAME}"
+    aggregates = (
+        given.filled(column.column),
+        given.count(f"isnan({column.real})"),
+        given.count(tame),
+        given.over(f"stddev_samp({column.real})", tame),
+        given.over(f"max(abs({column.real}))", tame),
+    )
 
     def read(values: Sequence[Any]) -> Finding:
-        return judge(values, nothing, rounded)
+        count, nan, tamed, found, size = values
+        if nan or count < _SAMPLE:
+            return verdict.of(None)
+        if count != tamed:
+            return Finding(success=False, result={}, undecided=_WILD)
+        return verdict.of(found, error=_ROUNDING * size)
 
     return given.measure(aggregates, read)
-
-
-_TWO = 2
-
-
-def as_float(column: Typed) -> Typed:
-    """Return the column read as floats."""
-    return attrs.evolve(column, column=attrs.evolve(column.column, sql=column.real), kind="float")

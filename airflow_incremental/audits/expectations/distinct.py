@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Finding, Given, Left
-from airflow_incremental.audits.expectations.typed import members, present, typed, within
+from airflow_incremental.audits.expectations.typed import members, typed, within
 from airflow_incremental.audits.expectations.verdict import Verdict
 
 
@@ -31,7 +31,7 @@ def unique_proportion(given: Given) -> Measure:
         there, different = values
         return verdict.of(different / there if there else 0)
 
-    return given.measure((given.count(present(column)), given.over(f"count(DISTINCT {column.sql})")), read)
+    return given.measure((given.filled(column.column), given.over(f"count(DISTINCT {column.sql})")), read)
 
 
 def non_null_proportion(given: Given) -> Measure:
@@ -43,7 +43,7 @@ def non_null_proportion(given: Given) -> Measure:
         rows, there = values
         return verdict.of(there / rows if rows else 0)
 
-    return given.measure((given.count(), given.count(f"{column.sql} IS NOT NULL")), read)
+    return given.measure((given.count(), given.filled(column)), read)
 
 
 def distinct_in_set(given: Given) -> Measure:

@@ -120,6 +120,10 @@ class Given:
         where = self.where if predicate is None else self.among(predicate)
         return "count(*)" if where is None else f"count(*) FILTER (WHERE {where})"
 
+    def filled(self, column: Column) -> str:
+        """Return an aggregate: how many rows of those that fulfil the row condition have a value in a column."""
+        return self.over(f"count({column.sql})")
+
     def over(self, aggregate: str, predicate: str | None = None) -> str:
         """Return an aggregate over the rows that fulfil the row condition and the predicate."""
         where = self.where if predicate is None else self.among(predicate)
@@ -154,7 +158,8 @@ class Given:
             severity=e.severity,
             aggregates=tuple(aggregates),
             read=counts,
-            offends=None if offends is None else f"({self.among(offends)})",
+            # Never null, so that whoever keeps the rows that do not offend keeps all of them.
+            offends=None if offends is None else f"coalesce({self.among(offends)}, FALSE)",
             values=dict(self.values),
             keys=keys,
         )

@@ -44,7 +44,7 @@ def pair_in_set(given: Given) -> Measure:
         raise Left("value_pairs_set holds what is no pair of values of the columns' kinds")
     inside = " OR ".join(f"({_is(given, a, x)} AND {_is(given, b, y)})" for x, y in pairs) or "FALSE"
     applies, _ = _applies(given, (a, b), ("both_values_are_missing", "either_value_is_missing", "neither"))
-    return over_some(given, applies, f"({applies}) AND NOT ({inside})")
+    return over_some(given, given.count(applies), f"({applies}) AND NOT ({inside})")
 
 
 def sum_equal(given: Given) -> Measure:
@@ -58,7 +58,9 @@ def sum_equal(given: Given) -> Measure:
     widest = min(c.domain.high for c in columns)
     odd = f"({nulls}) OR NOT ({added}) BETWEEN {-widest} AND {widest}"
     offends = f"({applies}) AND ({added}) <> CAST({given.bind(float(value))} AS DOUBLE)"
-    return over_some(given, applies, offends, odd=odd, reason=f"{_NULL_LEFT}, or a sum is beyond its columns' type")
+    return over_some(
+        given, given.count(applies), offends, odd=odd, reason=f"{_NULL_LEFT}, or a sum is beyond its columns' type"
+    )
 
 
 def compound_unique(given: Given) -> Measure:
@@ -75,7 +77,7 @@ def within_record_unique(given: Given) -> Measure:
         raise Left("the columns are of different types")
     applies, _ = _applies(given, columns, _SEVERAL)
     agree = " OR ".join(f"{a.sql} IS NOT DISTINCT FROM {b.sql}" for a, b in combinations(columns, 2))
-    return over_some(given, applies, f"({applies}) AND ({agree})")
+    return over_some(given, given.count(applies), f"({applies}) AND ({agree})")
 
 
 _SEVERAL = ("all_values_are_missing", "any_value_is_missing", "never")
@@ -111,7 +113,7 @@ def _applies(given: Given, columns: Sequence[Typed], words: tuple[str, str, str]
 def _compared(given: Given, a: Typed, b: Typed, holds: str) -> Measure:
     words = ("both_values_are_missing", "either_value_is_missing", "neither")
     applies, nulls = _applies(given, (a, b), words)
-    return over_some(given, applies, f"({applies}) AND NOT ({holds})", odd=nulls, reason=_NULL_LEFT)
+    return over_some(given, given.count(applies), f"({applies}) AND NOT ({holds})", odd=nulls, reason=_NULL_LEFT)
 
 
 def _fits(column: Typed, value: Any) -> bool:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Given, Left
 from airflow_incremental.audits.expectations.rowwise import over_some
-from airflow_incremental.audits.expectations.typed import present, typed
+from airflow_incremental.audits.expectations.typed import typed
 
 #: What both read alike, piece by piece; anything else is left out.
 _CLASS_ITEM = (
@@ -82,8 +82,8 @@ def _measured(given: Given, patterns: object, form: str, joint: str = " OR ") ->
     holds = form.format(joint.join(f"regexp_matches({column.sql}, {given.bind(p)})" for p in patterns))
     return over_some(
         given,
-        present(column),
-        f"({present(column)} AND NOT ({holds}))",
+        given.filled(column.column),
+        f"NOT ({holds})",
         odd=" OR ".join(odd) if odd else None,
         reason="text that RE2 and Python's re do not read alike",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Finding, Given, Left
-from airflow_incremental.audits.expectations.typed import Typed, present, typed
+from airflow_incremental.audits.expectations.typed import Typed, typed
 from airflow_incremental.audits.expectations.verdict import Verdict
 
 _PAIR = 2
@@ -26,7 +26,7 @@ def median(given: Given) -> Measure:
     """Measure the mean of the two values in the middle, computed as Arrow does."""
     column = typed(given, given.column())
     verdict = Verdict(given)
-    real = f"NOT isnan({column.sql})" if column.kind == "float" else present(column)
+    real = f"NOT isnan({column.sql})" if column.kind == "float" else f"{column.sql} IS NOT NULL"
     aggregates = tuple(given.over(a, real) for a in middle(column))
 
     def read(values: Sequence[Any]) -> Finding:
@@ -42,7 +42,7 @@ def quantiles(given: Given) -> Measure:
     asked, ranges = _ranges(given)
     if given.arg("allow_relative_error", default=False) is not False:
         raise Left("allow_relative_error is given")
-    real = f"NOT isnan({column.sql})" if column.kind == "float" else present(column)
+    real = f"NOT isnan({column.sql})" if column.kind == "float" else f"{column.sql} IS NOT NULL"
     if not all(q in (0, 0.5, 1) for q in asked):
         raise Left("quantiles other than 0, 0.5 and 1 have no SQL that is proven equal")
     least, greatest = f"min({column.sql})", f"max({column.sql})"

@@ -12,7 +12,6 @@ from airflow_incremental.audits.expectations.typed import (
     bound_of,
     compare,
     members,
-    present,
     typed,
     within,
 )
@@ -56,41 +55,42 @@ def over_all(given: Given, offends: str) -> Measure:
     return given.measure((given.count(), given.count(offends)), read, offends=offends)
 
 
-def over_some(given: Given, applies: str, offends: str, *, odd: str | None = None, reason: str = "") -> Measure:
+def over_some(given: Given, applicable: str, offends: str, *, odd: str | None = None, reason: str = "") -> Measure:
     """Measure an expectation that applies to some rows.
 
-    :param applies: predicate of the rows it applies to.
-    :param offends: predicate of the rows among all that offend.
+    :param applicable: aggregate that counts the rows it applies to.
+    :param offends: predicate that is true for the rows that offend; it may be null for others.
     :param odd: predicate of rows that Great Expectations could judge in another way; ``reason`` says why.
     """
     mostly = given.mostly()
-    aggregates = [given.count(), given.count(applies), given.count(offends)]
+    aggregates = [given.count(), applicable, given.count(offends)]
     if odd is not None:
         aggregates.append(given.count(odd))
 
     def read(values: Sequence[Any]) -> Finding:
-        elements, applicable, unexpected, *odds = values
+        elements, looked_at, unexpected, *odds = values
         undecided = reason if any(odds) else ""
-        return map_finding(elements, unexpected, elements - applicable, mostly, undecided)
+        return map_finding(elements, unexpected, elements - looked_at, mostly, undecided)
 
     return given.measure(aggregates, read, offends=offends)
 
 
-def unique_key(given: Given, applies: str, key: str) -> Measure:
+def unique_key(given: Given, applies: str | None, key: str) -> Measure:
     """Measure an expectation of no two rows with one key; offending are all that share theirs.
 
-    :param applies: predicate of the rows that have a key.
+    :param applies: predicate of the rows that have a key; None: those in which the key is not null.
     """
     mostly = given.mostly()
-    own = f"CASE WHEN {given.among(applies)} THEN {key} END"
+    having = given.where if applies is None else given.among(applies)
+    own = key if having is None else f"CASE WHEN {having} THEN {key} END"
     several = f"SELECT {own} AS key FROM rows GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
-    offends = f"{applies} AND {own} IN (SELECT key FROM ({several}) WHERE key IS NOT NULL)"  # noqa: S608
+    offends = f"{own} IN (SELECT key FROM ({several}) WHERE key IS NOT NULL)"  # noqa: S608
 
     def read(values: Sequence[Any]) -> Finding:
         applicable, _, elements, shared = values
         return map_finding(elements, shared, elements - applicable, mostly)
 
-    aggregates = (given.count(applies), given.over(f"count(DISTINCT {key})", applies), given.count())
+    aggregates = (given.over(f"count({key})", applies), given.over(f"count(DISTINCT {key})", applies), given.count())
     return given.measure(aggregates, read, offends=offends, keys=(own,))
 
 
@@ -107,7 +107,7 @@ def null(given: Given) -> Measure:
 def unique(given: Given) -> Measure:
     """Measure rows that share their value with another."""
     column = typed(given, given.column())
-    return unique_key(given, present(column), column.sql)
+    return unique_key(given, None, column.sql)
 
 
 def in_set(given: Given) -> Measure:
@@ -116,13 +116,13 @@ def in_set(given: Given) -> Measure:
     Arrow casts one side to the other's type, so only sets of the column's own kind are sure.
     """
     column, inside = _in(given)
-    return over_some(given, present(column), f"({present(column)} AND NOT {inside})", **_zero(column))
+    return over_some(given, given.filled(column.column), f"NOT {inside}", **_zero(column))
 
 
 def not_in_set(given: Given) -> Measure:
     """Measure rows whose value is one of a set."""
     column, inside = _in(given)
-    return over_some(given, present(column), f"({present(column)} AND {inside})", **_zero(column))
+    return over_some(given, given.filled(column.column), inside, **_zero(column))
 
 
 def between(given: Given) -> Measure:
@@ -130,7 +130,7 @@ def between(given: Given) -> Measure:
     column = typed(given, given.column())
     low, high = bound_of(given, "min_value", column), bound_of(given, "max_value", column)
     inside = _inside(given, column, low, high)
-    return over_some(given, present(column), f"({present(column)} AND NOT ({inside}))")
+    return over_some(given, given.filled(column.column), f"NOT ({inside})")
 
 
 def lengths_between(given: Given) -> Measure:
@@ -146,7 +146,7 @@ def lengths_between(given: Given) -> Measure:
     ]
     if not parts:
         raise Left("neither min_value nor max_value is given")
-    return over_some(given, present(column), f"({present(column)} AND NOT ({' AND '.join(parts)}))")
+    return over_some(given, given.filled(column.column), f"NOT ({' AND '.join(parts)})")
 
 
 def lengths_equal(given: Given) -> Measure:
@@ -156,7 +156,7 @@ def lengths_equal(given: Given) -> Measure:
     if value is None:
         raise Left("value is not given")
     other = f"length({column.sql}) <> CAST({given.bind(float(value))} AS DOUBLE)"
-    return over_some(given, present(column), f"({present(column)} AND {other})")
+    return over_some(given, given.filled(column.column), other)
 
 
 def _in(given: Given) -> tuple[Typed, str]:

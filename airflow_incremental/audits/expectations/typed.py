@@ -68,11 +68,6 @@ def typed(given: Given, column: Column, kinds: Sequence[Kind] = ()) -> Typed:
     return Typed(column, kind)
 
 
-def present(column: Typed) -> str:
-    """Return a predicate: the value is there. NaN is."""
-    return f"{column.sql} IS NOT NULL"
-
-
 def moment(text: Any, column: Typed) -> dt.date:
     """Return a date or a time that is written in the one way that every reader reads alike."""
     zone = column.kind == "timestamp" and column.column.type.tz is not None
@@ -100,7 +95,7 @@ def bound_of(given: Given, name: str, column: Typed) -> Any:
 
 
 def compare(given: Given, column: Typed, operator: str, bound: Any) -> str:
-    """Return a predicate that is true where the value is there and ``operator`` holds of it and the bound.
+    """Return a predicate: whether ``operator`` holds of the value and the bound; null for a null.
 
     :param operator: ``<``, ``<=``, ``>`` or ``>=``.
     """
@@ -111,7 +106,7 @@ def compare(given: Given, column: Typed, operator: str, bound: Any) -> str:
         exact: Any = Fraction(bound)
         value = domain.bound(exact, round_up=operator in (">=", "<"))
         if isinstance(value, float) and math.isinf(value):
-            return present(column) if (value < 0) == operator.startswith(">") else "FALSE"
+            return _always(column) if (value < 0) == operator.startswith(">") else _never(column)
         return f"({column.sql} {operator} CAST({given.bind(value)} AS {domain.sql}))"
     if column.kind == "boolean":
         return f"(CAST({column.sql} AS INTEGER) {operator} CAST({given.bind(bound)} AS DOUBLE))"
@@ -143,14 +138,22 @@ def members(values: Any, column: Typed, name: str) -> list[Any]:
 
 
 def within(given: Given, column: Typed, values: Sequence[Any]) -> str:
-    """Return a predicate that is true where the value is one of ``values``, and false, or null for a null, elsewhere."""
+    """Return a predicate: whether the value is one of ``values``; null for a null."""
     if not values:
-        return f"({column.sql} IS NOT NULL AND FALSE)"
+        return _never(column)
     kind = column.domain.sql
     what = column.real if column.kind == "float" else column.sql
     if len(values) > _LISTED:
         return f"({what} IN (SELECT unnest(CAST({given.bind(list(values))} AS {kind}[]))))"
     return f"({what} IN ({', '.join(f'CAST({given.bind(v)} AS {kind})' for v in values)}))"
+
+
+def _always(column: Typed) -> str:
+    return f"({column.sql} IS NOT NULL OR NULL)"
+
+
+def _never(column: Typed) -> str:
+    return f"({column.sql} IS NULL AND NULL)"
 
 
 #: Beyond this a set is joined instead of spelt out.
