@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
+
+#: Where results of audits are kept: a table's identifier, None for the default, False for nowhere.
+AuditTable = str | Literal[False] | None
 
 
 def is_template(text: Any) -> bool:
@@ -65,3 +68,29 @@ def name_of_callable(function: Callable[..., Any]) -> str:
     inner = getattr(function, "func", function)
     module = getattr(inner, "__module__", type(inner).__module__)
     return f"{module}:{getattr(inner, '__qualname__', type(inner).__qualname__)}()"
+
+
+def default_audit_table(target: str) -> str:
+    """Return the identifier of the table in which results of audits are kept unless the author names one."""
+    return f"{target}__audits"
+
+
+def check_audit_table(value: Any, *, tables: Sequence[str | None]) -> None:
+    """Refuse what names no table for results of audits, or one that the load reads or writes.
+
+    :param tables: those.
+    """
+    if value is None or value is False:
+        return
+    if not isinstance(value, str):
+        raise ArgumentError(
+            f"audit_table is {value!r}",
+            expected="a table identifier such as 'namespace.table', None for the target's with '__audits' after it, or False",
+        )
+    check_table(value, what="audit_table")
+    if value in tables:
+        raise ArgumentError(
+            f"audit_table is {value!r}, which the load reads or writes",
+            expected="a table of its own for results of audits",
+            hint="leave it out: results are then kept beside the target",
+        )

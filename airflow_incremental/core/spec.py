@@ -227,6 +227,11 @@ class ProcessSpec:
             )
 
     @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables the process writes and reads."""
+        return (self.target.table, *(source.table for source in self.sources.values()))
+
+    @property
     def drivers(self) -> dict[str, IcebergSource]:
         """The sources that make work when they change."""
         return {name: s for name, s in self.sources.items() if s.role == "driver"}

@@ -63,6 +63,7 @@ def build_snapshot(
     dropped: Sequence[LiveFile] = (),
     summary: Mapping[str, str],
     empty: bool = False,
+    merged: Sequence[ManifestFile] = (),
 ) -> Built:
     """Write the manifests and the manifest list of one snapshot.
 
@@ -72,6 +73,8 @@ def build_snapshot(
     :param dropped: live files of ``parent`` that go.
     :param summary: additional summary properties.
     :param empty: list none of the parent's files: a record of a session, not data.
+    :param merged: manifests of data files of ``parent``, under the table's default partition spec, that become one with that of
+        the added files.
     """
     metadata, io = table.metadata, table.io
     snapshot_id = metadata.new_snapshot_id()
@@ -112,7 +115,13 @@ def build_snapshot(
         gone[live.manifest.manifest_path].add(live.file.file_path)
         collector.remove_file(live.file, schema=schema, partition_spec=specs[live.manifest.partition_spec_id])
     rewritten: list[ManifestFile] = []
+    together = {manifest.manifest_path for manifest in merged}
+    carried: list[ManifestEntry] = []
     for manifest in manifests:
+        if manifest.manifest_path in together:
+            entries = manifest.fetch_manifest_entry(io, discard_deleted=True)
+            carried += [_restated(entry, snapshot_id, gone=False) for entry in entries]
+            continue
         if manifest.manifest_path not in gone:
             # What an older snapshot deleted is told by that snapshot's own list; carrying it on would only grow this one.
             if manifest.has_added_files() or manifest.has_existing_files():
@@ -137,7 +146,7 @@ def build_snapshot(
         ]
         for file in added:
             collector.add_file(file, schema=schema, partition_spec=metadata.spec())
-        rewritten.insert(0, write(metadata.default_spec_id, fresh))
+        rewritten.insert(0, write(metadata.default_spec_id, [*fresh, *carried]))
 
     emptied = Operation.OVERWRITE if added else Operation.DELETE
     operation = emptied if dropped else Operation.APPEND

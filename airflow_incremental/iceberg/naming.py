@@ -9,10 +9,12 @@ PROCESS = PREFIX + "process"
 SESSION = PREFIX + "session"
 BASE_SESSION = PREFIX + "base-session"
 #: What a snapshot is: ``begin`` (a lock), ``steps`` (finished steps of a session), ``sealed`` (data, published or not),
-#: ``bootstrap`` (first snapshot of an empty target).
+#: ``bootstrap`` (first snapshot of an empty target), ``results`` (of audits, in their own table).
 RECORD = PREFIX + "record"
 BEGIN = "begin"
 STEPS = "steps"
+#: Results of audits, in a table of their own.
+RESULTS = "results"
 #: End of the last step that is finished.
 THROUGH = PREFIX + "through"
 PLAN = PREFIX + "plan"
@@ -25,6 +27,10 @@ ROWS = PREFIX + "rows"
 LATE_ROWS = PREFIX + "late-rows"
 SOURCE_ROWS = PREFIX + "source-rows"
 AUDITS = PREFIX + "audits"
+#: Identifies one run of a session's audits, so that its results are kept once.
+AUDIT_RUN = PREFIX + "audit-run"
+#: Property of a table in which results are kept: the version of its columns.
+AUDIT_TABLE = PREFIX + "audit-table"
 #: Identifies what a load wrote, so that sealing again recognises the same output.
 WRITE_ID = PREFIX + "write-id"
 #: Tells the files with rows kept from rewritten files from the session's own.

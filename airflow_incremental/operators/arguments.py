@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from airflow_incremental.audits import Audit, PythonCheck, validate_audits
 from airflow_incremental.audits.python import Check, is_function
+from airflow_incremental.audits.trend import check_trends
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
-from airflow_incremental.core.literals import is_template, name_of_callable, one_of
+from airflow_incremental.core.literals import check_audit_table, is_template, name_of_callable, one_of
 from airflow_incremental.core.quarantine import check_quarantine
 from airflow_incremental.core.spec import (
     Mode,
@@ -113,6 +114,7 @@ def check_parsed(
     audits: Any,
     functions: Mapping[str, Check],
     quarantine_table: Any = None,
+    audit_table: Any = None,
 ) -> ProcessSpec | None:
     """Check what is literal of plain, not yet rendered arguments.
 
@@ -128,25 +130,32 @@ def check_parsed(
     whole = [fields[name] for name in ("sources", "target", "initial", "process")]
     if not is_open(whole) and not is_template(fields["sources"]) and not is_template(fields["target"]):
         spec = build_spec(fields)
-        named = [quarantine_table] if isinstance(quarantine_table, str) else []
-        for table in [spec.target.table, *(s.table for s in spec.sources.values()), *named]:
-            if table.endswith(SQL_FILE):
-                raise ArgumentError(
-                    f"a table is named {table!r}",
-                    expected=f"a name that does not end in {SQL_FILE!r}: Airflow takes that for the name of a file",
-                    hint="give it through a template, for example {{ params.table }}",
-                )
+        for table in (*spec.tables, quarantine_table, audit_table):
+            _check_no_file(table)
     elif not is_open(fields["process"]) and fields["process"] is not None:
         check_process_name(fields["process"])
     if not is_open(audits) and not is_template(audits):
-        puts_aside = [a.name for a in validate_audits(audits, functions=functions) if a.puts_aside]
+        found = validate_audits(audits, functions=functions)
+        puts_aside = [a.name for a in found if a.puts_aside]
+        check_trends(found, kept=audit_table is not False)
     if not is_open(quarantine_table):
         check_quarantine(spec, quarantine_table, puts_aside)
+    if not is_open(audit_table):
+        check_audit_table(audit_table, tables=[quarantine_table, *(() if spec is None else spec.tables)])
     if not is_open(iceberg_conn_id) and (not isinstance(iceberg_conn_id, str) or not iceberg_conn_id):
         raise ArgumentError(
             f"iceberg_conn_id is {iceberg_conn_id!r}", expected="the id of an Airflow connection of the type 'iceberg'"
         )
     return spec
+
+
+def _check_no_file(table: Any) -> None:
+    if isinstance(table, str) and table.endswith(SQL_FILE):
+        raise ArgumentError(
+            f"a table is named {table!r}",
+            expected=f"a name that does not end in {SQL_FILE!r}: Airflow takes that for the name of a file",
+            hint="give it through a template, for example {{ params.table }}",
+        )
 
 
 def check_disjoint(one: ProcessSpec, other: ProcessSpec, *, who: str) -> None:

@@ -61,6 +61,7 @@ class Job:
             transform=transform,
             audits=validate_audits(audits, functions=operator.audit_functions),
             quarantine_table=operator.quarantine_table,
+            audit_table=operator.audit_table,
             engine=operator.make_engine(),
             run_is_over=over,
             samples=operator.samples,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator, BaseOperatorLink, SkipMixin
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.limits import check_engine, check_samples
-from airflow_incremental.core.literals import is_template, name_of_callable, one_of
+from airflow_incremental.core.literals import AuditTable, is_template, name_of_callable, one_of
 from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
 from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
@@ -67,6 +67,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         ``check(rows, subject)`` (see :class:`~airflow_incremental.PythonCheck`).
     :param quarantine_table: where rows are put aside that offend an audit with ``severity="quarantine"``; default is
         ``<target>__quarantine``. It is created when the first rows come.
+    :param audit_table: identifier of the table in which results of audits are kept, made if it is missing. Default: the target's
+        identifier with ``__audits`` after it; False keeps none.
     :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
         ``{"adopt": one of these}`` for a target that has rows already.
     :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` (both sides of such
@@ -112,6 +114,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         "transform",
         "audits",
         "quarantine_table",
+        "audit_table",
         "plan_summary",
     )
     template_ext: Sequence[str] = (".sql",)
@@ -137,6 +140,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         iceberg_conn_id: str = DEFAULT_CONN_ID,
         audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
         quarantine_table: str | None = None,
+        audit_table: AuditTable = None,
         initial: Any = "all",
         on_rewrite: OnRewrite = "fail",
         on_null_event_time: OnNullEventTime = "fail",
@@ -185,6 +189,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_skipped = on_skipped
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
+        self.audit_table = audit_table
         #: Of audits that are functions: what their plain form cannot hold.
         self.audit_functions = functions_of(audits)
         self.quarantine_table = quarantine_table
@@ -217,6 +222,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             audits=self.audits,
             functions=self.audit_functions,
             quarantine_table=quarantine_table,
+            audit_table=audit_table,
         )
         self._check_alone()
         if self.stage in ("all", "plan"):

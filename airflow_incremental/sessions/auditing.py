@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from airflow_incremental.iceberg.reads import placed_files, read_files, read_ran
 from airflow_incremental.iceberg.statistics import past_publishes, statistics_of
 from airflow_incremental.iceberg.touched import read_touched
 from airflow_incremental.sessions.quarantine import put_aside, settle_process
+from airflow_incremental.sessions.results import keep_results, kept_results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_incremental.core.reads import SourceRead
     from airflow_incremental.core.statistics import PastPublish
     from airflow_incremental.iceberg.seal import Sealed
-    from airflow_incremental.sessions.process import Session
+    from airflow_incremental.sessions.process import Process, Session
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
             log.info("%s", report.describe())
             first, sealed = report, _put_aside(session, sealed, offenders)
             report, _ = _run(session, sealed, session.process.audits)
-        return _concluded(session, _accounted(report, sealed.output.quarantined, first))
+        report = _accounted(report, sealed.output.quarantined, first)
+        return _concluded(session, report, session.process.audits, report.results)
 
 
 def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditReport:
@@ -76,7 +79,8 @@ def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditR
         names = {r.name for r in again.results}
         kept = tuple(r for r in report.results if r.name not in names)
         results = (*kept, *again.results)
-        return _concluded(session, attrs.evolve(again, results=results, quarantined=report.quarantined))
+        report = attrs.evolve(again, results=results, quarantined=report.quarantined)
+        return _concluded(session, report, beyond, again.results)
 
 
 def _run(
@@ -96,7 +100,7 @@ def _run(
 
     report = run_audits(
         audits,
-        subject_of(target, plan, sealed),
+        subject_of(process, target, plan, sealed),
         samples=process.samples,
         memory_limit=process.engine.memory_limit,
         work_dir=process.work_dir,
@@ -128,8 +132,17 @@ def _accounted(report: AuditReport, aside: Quarantined | None, first: AuditRepor
     return attrs.evolve(report, results=tuple(results), quarantined=aside.rows)
 
 
-def _concluded(session: Session, report: AuditReport) -> AuditReport:
+def _concluded(
+    session: Session, report: AuditReport, audits: Sequence[Audit], found: Sequence[AuditResult]
+) -> AuditReport:
+    """Return the report unless a blocking audit failed.
+
+    :param audits: the audits that ran now.
+    :param found: what they found.
+    """
     log.info("%s", report.describe())
+    # Before the session can end: nothing is published or refused unrecorded.
+    keep_results(session, audits, found, report)
     plan = session.plan
     report.raise_if_failed(inspect=f"The rows are kept on branch {naming.failed_ref(plan.session)!r} of {plan.target}")
     return report
@@ -156,7 +169,7 @@ def _put_aside(session: Session, sealed: Sealed, offenders: Offenders) -> Sealed
         raise
 
 
-def subject_of(target: Table, plan: Plan, sealed: Sealed) -> Subject:
+def subject_of(process: Process, target: Table, plan: Plan, sealed: Sealed) -> Subject:
     """Return what audits look at of a sealed session."""
 
     def read(over: Over) -> SourceRead:
@@ -174,6 +187,7 @@ def subject_of(target: Table, plan: Plan, sealed: Sealed) -> Subject:
         read=read,
         statistics=statistics_of(target, sealed.snapshot_id, sealed.output.files),
         publishes=publishes,
+        kept=partial(kept_results, process),
         process=plan.process,
         session=plan.session,
         target=plan.target,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from airflow_incremental.audits.run import check_audits, check_queries
+from airflow_incremental.audits.trend import check_trends
 from airflow_incremental.core.declared import check_target_declared
 from airflow_incremental.core.errors import (
     ArgumentError,
@@ -24,6 +25,7 @@ from airflow_incremental.core.planning import NothingToDo, make_plan
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.audit_table import find_audit_table
 from airflow_incremental.iceberg.locks import (
     Begin,
     bootstrap,
@@ -133,6 +135,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     """Decide what a session would do, touching nothing: what a preview shows is this very plan.
 
     :raises AuditFailed: an audit does not fit the target's columns.
+    :raises TableError: the table in which results are to be kept is one for something else.
     """
     spec = resolve_scope(target, process.spec)
     if spec.mode == "merge" and process.transform is None:
@@ -156,6 +159,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     check_audits(process.audits, target.schema().as_arrow())
     if process.puts_aside:
         check_quarantine_table(process.catalog, process.quarantine, target, of=spec.target.table)
+    check_trends(process.audits, kept=process.audit_table is not False)
     if mine is not None:
         again = restatement(process, target, facts, mine, now)
         if again is not None:
@@ -177,8 +181,15 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     )
     if isinstance(decided, NothingToDo):
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
-    check_queries(process.audits, target.schema().as_arrow(), work_dir=process.work_dir)
+    _check_before_load(process, target)
     return decided
+
+
+def _check_before_load(process: Process, target: Table) -> None:
+    """Refuse what would fail only after the load, where it takes a database or another table to tell."""
+    check_queries(process.audits, target.schema().as_arrow(), work_dir=process.work_dir)
+    if process.results_table is not None:
+        find_audit_table(process.catalog, process.results_table)
 
 
 def _sources(

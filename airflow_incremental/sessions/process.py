@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from airflow_incremental.core.literals import AuditTable, check_audit_table, default_audit_table
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.quarantine import check_quarantine, default_table
 from airflow_incremental.core.spec import ProcessSpec
@@ -36,6 +37,8 @@ class Process:
     :param audits: checks of what the session wrote; a failed blocking one keeps it from being published.
     :param quarantine_table: where rows are put aside that offend an audit with severity ``quarantine``; default is
         ``<target>__quarantine``. It is created when the first rows come.
+    :param audit_table: identifier of the table in which results of audits are kept; None is the target's with ``__audits``
+        after it, False keeps none.
     :param run_is_over: says whether the run that holds a lock is over, so that its session may be taken over.
     :param samples: rows an audit may show of what it found; 0 shows none, because they may hold personal data.
     :param work_dir: where the engine spills; default is a temporary directory.
@@ -48,6 +51,7 @@ class Process:
     owner: Owner
     transform: str | Callable[..., Any] | None
     audits: Sequence[Audit] = ()
+    audit_table: AuditTable = None
     engine: DuckDBEngine = attrs.field(factory=DuckDBEngine)
     run_is_over: Callable[[Owner], bool] = attrs.field(default=lambda _owner: False)
     samples: int = 0
@@ -57,6 +61,7 @@ class Process:
 
     def __attrs_post_init__(self) -> None:
         check_quarantine(self.spec, self.quarantine_table, [a.name for a in self.audits if a.puts_aside])
+        check_audit_table(self.audit_table, tables=[*self.spec.tables, self.quarantine])
 
     @property
     def quarantine(self) -> str:
@@ -67,6 +72,13 @@ class Process:
     def puts_aside(self) -> bool:
         """Whether sessions of this process may put rows aside."""
         return any(a.puts_aside for a in self.audits)
+
+    @property
+    def results_table(self) -> str | None:
+        """The table in which results of audits are kept; None if there are none or they are not."""
+        if not self.audits or self.audit_table is False:
+            return None
+        return self.audit_table or default_audit_table(self.spec.target.table)
 
     @property
     def fingerprint(self) -> str:

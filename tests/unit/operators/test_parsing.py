@@ -27,6 +27,7 @@ from airflow_incremental import (
     NotNull,
     PythonCheck,
     SqlCheck,
+    Trend,
     iceberg_asset,
 )
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
@@ -106,6 +107,11 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"audits": NotNull("id")}, ["a list of audits"]),
         ({"audits": [NotNull("id"), NotNull("id")]}, ["several audits are called 'not_null(id)'"]),
         ({"audits": [{"type": "not_nul", "columns": ["id"]}]}, ["'not_nul'"]),
+        ({"audits": [Trend("row_count", max_change=1)]}, ["'row_count', which no other audit"]),
+        ({"audit_table": "audits"}, ["names no namespace"]),
+        ({"audit_table": True}, ["audit_table is True", "or False"]),
+        ({"audit_table": "mart.result"}, ["which the load reads or writes"]),
+        ({"audit_table": "mart.audits.sql"}, ["a table is named 'mart.audits.sql'"]),
     ],
 )
 def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], words: list[str]) -> None:
@@ -131,6 +137,7 @@ def test_a_mistake_fails_the_import_of_the_dag_file(changes: Mapping[str, Any], 
         {"sources": {"events": {"table": "{{ params.source }}"}}},
         {"target": {"table": "{{ params.target }}"}},
         {"audits": [SqlCheck("rule", "SELECT * FROM rows WHERE v > {{ params.most }}")]},
+        {"audit_table": "{{ params.namespace }}.audits"},
         {"transform": "{% if params.all %}SELECT 1{% endif %}"},
     ],
 )
