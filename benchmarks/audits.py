@@ -1,8 +1,8 @@
 """What auditing costs: six usual checks over many rows, and what manifests know about many files.
 
 The checks are a Great Expectations suite: rows, nulls, uniqueness, a range, a set and a mean. ``fast path`` runs it as an audit of
-this package, ``gx`` is Great Expectations over a pandas frame, as its documentation shows, and ``sql`` the same checks as one
-statement of DuckDB, written by hand. Each is a process of its own; its times are those of the checks with reading the rows, after
+this package, ``gx`` is Great Expectations over a pandas frame, and ``sql`` the same checks as one statement
+of DuckDB, written by hand. Each is a process of its own; its times are those of the checks with reading the rows, after
 the imports (of which Great Expectations takes five seconds), its peak is the process's. All must find the same.
 """
 
