@@ -11,6 +11,7 @@ from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import audit_from_dict, validate_audits
 from airflow_incremental.audits.python import Finding, PythonCheck
+from airflow_incremental.audits.sensitive import SensitiveData
 from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
 from airflow_incremental.audits.trend import Trend
 
@@ -25,6 +26,7 @@ __all__ = [
     "NullFraction",
     "PythonCheck",
     "RowCount",
+    "SensitiveData",
     "SqlCheck",
     "Trend",
     "Unique",

@@ -11,6 +11,7 @@ from airflow_incremental.audits.checks import NotNull, RowCount, SqlCheck, Uniqu
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.python import Check, PythonCheck, is_function
+from airflow_incremental.audits.sensitive import SensitiveData
 from airflow_incremental.audits.statistics import ColumnRange, NullFraction, Volume
 from airflow_incremental.audits.trend import Trend
 from airflow_incremental.core.errors import ArgumentError
@@ -30,6 +31,7 @@ _TYPES: dict[str, type[Audit]] = {
         Volume,
         Trend,
         Expectations,
+        SensitiveData,
     )
 }
 

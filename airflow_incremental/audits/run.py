@@ -24,7 +24,9 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.expectations.audit import check_suites, with_suites
+from airflow_incremental.audits.findings import check_detectors
 from airflow_incremental.audits.known import known_result
+from airflow_incremental.audits.masks import masked_results
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.subject import ROWS, Subject
@@ -94,7 +96,7 @@ def run_audits(
     return AuditReport(
         snapshot_id=subject.snapshot_id,
         rows=subject.statistics("rows").total if total is None else total,
-        results=tuple(result for audit in found for result in taken[audit.name]),
+        results=masked_results([result for audit in found for result in taken[audit.name]]),
     )
 
 
@@ -119,13 +121,15 @@ def check_audits(audits: Sequence[Audit], schema: pa.Schema) -> None:
 
 
 def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None) -> None:
-    """See whether each ``SqlCheck`` is a query over rows of ``schema``, before there are any to load in vain.
+    """See whether each ``SqlCheck`` is a query over rows of ``schema``, and each detector is there, before a load in vain.
 
     So with what of a suite is left to Great Expectations, which takes seconds to import.
 
-    :raises AuditFailed: one is not.
+    :raises AuditFailed: one is no such query.
+    :raises ArgumentError: a detector is not installed, or does not know what it is to look for.
     """
     check_suites(with_suites(audits), schema)
+    check_detectors(audits)
     own = [audit for audit in audits if isinstance(audit, SqlCheck)]
     if not own:
         return  # a database takes longer to open than all the rest of a plan

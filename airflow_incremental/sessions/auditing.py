@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from airflow_incremental.audits.masks import masked_results
 from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
@@ -78,9 +79,10 @@ def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditR
         again, _ = _run(session, sealed, beyond, earlier=report.results)
         names = {r.name for r in again.results}
         kept = tuple(r for r in report.results if r.name not in names)
-        results = (*kept, *again.results)
+        # What was found to be sensitive the first time is so in what is read now.
+        results = masked_results((*kept, *again.results))
         report = attrs.evolve(again, results=results, quarantined=report.quarantined)
-        return _concluded(session, report, beyond, again.results)
+        return _concluded(session, report, beyond, [r for r in results if r.name in names])
 
 
 def _run(
