@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,14 @@ class Restored:
 
 
 def moments(events: list[str], *, since: int) -> list[int]:
-    """Return at which events to kill, from a commit on: around every commit, and before every file of rows.
+    """Return at which events to kill, from a commit on: before every commit and every file of rows, and after the last commit.
 
-    What lies between leaves files behind that nothing refers to, and no other state.
+    After a commit the world is what it is before the next thing; files of metadata make no other state.
     """
-    start = [at for at, e in enumerate(events, 1) if e == "after commit"][since - 1]
-    return [at for at, e in enumerate(events, 1) if at >= start and (e.endswith("commit") or e == "before parquet")]
+    done = [at for at, e in enumerate(events, 1) if e == "after commit"]
+    return [
+        at for at, e in enumerate(events, 1) if at > done[since - 1] and e in ("before commit", "before parquet")
+    ] + done[-1:]
 
 
 def swept(world: World) -> None:
@@ -83,7 +86,7 @@ def test_killed_anywhere_the_retry_or_the_next_run_converges(tmp_path: Path) -> 
     # Lock, seal, stage, seal of the rest, publish, release.
     assert probe.events.count("before commit") == 6
     check_split(restored.world, offends)
-    # Before its first seal, such a session is like any other.
+    # Up to its first seal, such a session is like any other.
     for number, at in enumerate(moments(probe.events, since=2)):
         world = restored()
         child = Child(run_session, restored.home, "second", at=at)
@@ -97,6 +100,25 @@ def test_killed_anywhere_the_retry_or_the_next_run_converges(tmp_path: Path) -> 
     assert steps.run(process_of(world, run)).outcome == "already_published"
     swept(world)
     check_split(world, offends)
+
+
+def test_a_try_that_wakes_up_late_changes_nothing(tmp_path: Path) -> None:
+    restored = Restored(tmp_path / "world")
+    restored()
+    probe = Child(run_session, restored.home, "second")
+    assert probe.wait() == 0
+    commits = [at for at, e in enumerate(probe.events, 1) if e == "before commit"]
+    for at, run in zip(commits[2:], ("second", "third", "second", "third"), strict=True):
+        world = restored()
+        sleeper = Child(run_session, restored.home, "second", at=at, sig=signal.SIGSTOP)
+        assert sleeper.wait_stopped()
+        steps.run(process_of(world, run))
+        check_split(world, offends)
+        sleeper.go_on()
+        # It finds its session published, or that it holds the lock no more.
+        assert sleeper.events[-1] == "done" if sleeper.wait() == 0 else "taken over" in sleeper.events[-1]
+        steps.run(process_of(world, "last"))
+        check_split(world, offends)
 
 
 def reject(home: Path) -> None:
