@@ -133,7 +133,7 @@ class Draw:
 
     def condition(self) -> dict[str, Any]:
         """Return a row condition, in one of the ways to write one."""
-        if self.random.random() < 0.65:
+        if self.random.random() < 0.7:
             return {}
         form = self.random.choice((self._gx, self._pandas, self._object))
         return form()
