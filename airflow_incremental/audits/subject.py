@@ -6,12 +6,20 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from airflow_incremental.core.audit import AuditResult, Over
+from airflow_incremental.core.audit import AuditIncomplete, AuditResult, Over
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.core.statistics import PastPublish, Statistics
 
 #: Name of the relation that audits read.
 ROWS = "rows"
+
+
+def _nothing_known(over: Over) -> Statistics:
+    raise AuditIncomplete(
+        f"there are no manifests that would tell of the {over}",
+        expected="rows of a table",
+        hint="use audits that read the rows",
+    )
 
 
 @attrs.frozen(kw_only=True)
@@ -31,7 +39,7 @@ class Subject:
 
     snapshot_id: int
     read: Callable[[Over], SourceRead]
-    statistics: Callable[[Over], Statistics]
+    statistics: Callable[[Over], Statistics] = attrs.field(default=_nothing_known)
     publishes: Callable[[int], Sequence[PastPublish]] = attrs.field(default=lambda _last: ())
     kept: Callable[[Sequence[str], str], Sequence[AuditResult]] = attrs.field(default=lambda _sessions, _name: ())
     process: str = ""
