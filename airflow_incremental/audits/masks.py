@@ -29,9 +29,12 @@ def mask(text: str) -> str:
     return shape if len(shape) <= _LENGTH else shape[:_LENGTH] + "..."
 
 
-def masked_results(results: Sequence[AuditResult]) -> tuple[AuditResult, ...]:
-    """Return results with everything masked that may come from a column in which sensitive data was found."""
-    found = [path for r in results if r.kind == SensitiveData.type for path in r.observed or ()]
+def masked_results(results: Sequence[AuditResult], *, earlier: Sequence[AuditResult] = ()) -> tuple[AuditResult, ...]:
+    """Return results with everything masked that may come from a column in which sensitive data was found.
+
+    :param earlier: other results that may have found some.
+    """
+    found = [path for r in (*results, *earlier) if r.kind == SensitiveData.type for path in r.observed or ()]
     return tuple(_masked(r, found) for r in results) if found else tuple(results)
 
 

@@ -23,7 +23,7 @@ from airflow_incremental.audits import functions as _functions  # noqa: F401  re
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
-from airflow_incremental.audits.expectations.audit import check_suites, with_suites
+from airflow_incremental.audits.expectations.audit import build_data_docs, check_suites, with_suites
 from airflow_incremental.audits.findings import check_detectors
 from airflow_incremental.audits.known import known_result
 from airflow_incremental.audits.masks import masked_results
@@ -58,7 +58,8 @@ def run_audits(
     :param memory_limit: what DuckDB may use, such as ``"2GB"``; beyond it it spills to ``work_dir``.
     :param work_dir: where DuckDB's temporary files live while it runs; default is the system's.
     :param look: called with the session's rows, still open, and what was found over them.
-    :param earlier: results that a ``Trend`` may follow besides those of ``audits``; they are not part of the report.
+    :param earlier: results that are not part of the report: a ``Trend`` may follow them, and what they found to be sensitive is
+        masked.
     :returns: the report; failed audits do not raise here (see ``AuditReport.raise_if_failed``).
     :raises ArgumentError: for audits that are none or share a name.
     :raises AuditFailed: for an audit that does not fit the rows (unknown column, type that cannot be compared, broken
@@ -93,10 +94,12 @@ def run_audits(
     for audit in sorted((a for a in found if not a.reads_rows), key=lambda a: isinstance(a, Trend)):
         result = by_name[audit.name] = _known(audit, subject, by_name)
         taken[audit.name] = (result,)
+    reported = masked_results([result for audit in found for result in taken[audit.name]], earlier=earlier)
+    build_data_docs(found, subject, reported)
     return AuditReport(
         snapshot_id=subject.snapshot_id,
         rows=subject.statistics("rows").total if total is None else total,
-        results=masked_results([result for audit in found for result in taken[audit.name]]),
+        results=reported,
     )
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from airflow_incremental.audits.masks import masked_results
 from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
@@ -60,7 +59,7 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
         if offenders is not None and all(r.severity == "quarantine" for r in report.failed):
             log.info("%s", report.describe())
             first, sealed = report, _put_aside(session, sealed, offenders)
-            report, _ = _run(session, sealed, session.process.audits)
+            report, _ = _run(session, sealed, session.process.audits, earlier=first.results)
         report = _accounted(report, sealed.output.quarantined, first)
         return _concluded(session, report, session.process.audits, report.results)
 
@@ -79,10 +78,9 @@ def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditR
         again, _ = _run(session, sealed, beyond, earlier=report.results)
         names = {r.name for r in again.results}
         kept = tuple(r for r in report.results if r.name not in names)
-        # What was found to be sensitive the first time is so in what is read now.
-        results = masked_results((*kept, *again.results))
+        results = (*kept, *again.results)
         report = attrs.evolve(again, results=results, quarantined=report.quarantined)
-        return _concluded(session, report, beyond, [r for r in results if r.name in names])
+        return _concluded(session, report, beyond, again.results)
 
 
 def _run(
@@ -90,7 +88,7 @@ def _run(
 ) -> tuple[AuditReport, Offenders | None]:
     """Run audits, and find the rows to put aside unless that was done before.
 
-    :param earlier: results of audits that are not run again.
+    :param earlier: results of audits that are not run again, or of an earlier run.
     """
     process, plan = session.process, session.plan
     target = load_table(process.catalog, plan.target, role="target")

@@ -24,6 +24,7 @@ from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.scope import Scope, results
+from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditResult
 from airflow_incremental.core.errors import AuditFailed
 
@@ -114,10 +115,7 @@ def _(audit: Expectations, scope: Scope) -> tuple[AuditResult, ...]:
                 samples=validation.samples,
                 wanted=scope.samples,
             )
-    ordered = tuple(found[e.name] for e in audit.expectations)
-    if audit.data_docs is not None:
-        _build_docs(audit, scope, ordered)
-    return ordered
+    return tuple(found[e.name] for e in audit.expectations)
 
 
 def _with_suite(audit: Expectations, *, contexts: bool) -> Expectations:
@@ -190,14 +188,21 @@ def _gx() -> ModuleType:
     return gx
 
 
-def _build_docs(audit: Expectations, scope: Scope, found: Sequence[AuditResult]) -> None:
-    """Build the data docs; they say nothing that the results do not, so a session does not fail for want of them."""
-    with quiet():
-        from airflow_incremental.audits.expectations.docs import build_docs
+def build_data_docs(audits: Sequence[Audit], subject: Subject, found: Sequence[AuditResult]) -> None:
+    """Build the data docs that suites ask for; they say nothing that the results do not, so no session fails for want of them.
 
-        try:
-            page = build_docs(audit, scope.subject, found)
-        except Exception as error:  # noqa: BLE001  whatever it is, its message may quote a value
-            log.warning("could not build the data docs of audit %r: %s", audit.name, type(error).__name__)
-        else:
-            log.info("data docs of audit %r: %s", audit.name, page)
+    :param found: the results as they are reported.
+    """
+    by_name = {result.name: result for result in found}
+    for audit in audits:
+        if not isinstance(audit, Expectations) or audit.data_docs is None:
+            continue
+        with quiet():
+            from airflow_incremental.audits.expectations.docs import build_docs
+
+            try:
+                page = build_docs(audit, subject, [by_name[name] for name in audit.result_names])
+            except Exception as error:  # noqa: BLE001  whatever it is, its message may quote a value
+                log.warning("could not build the data docs of audit %r: %s", audit.name, type(error).__name__)
+            else:
+                log.info("data docs of audit %r: %s", audit.name, page)

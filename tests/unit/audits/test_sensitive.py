@@ -13,7 +13,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from airflow_incremental.audits import NotNull, PythonCheck, SensitiveData, SqlCheck, Unique, audit_from_dict, detector
+from airflow_incremental.audits import (
+    Expectations,
+    NotNull,
+    PythonCheck,
+    SensitiveData,
+    SqlCheck,
+    Unique,
+    audit_from_dict,
+    detector,
+)
 from airflow_incremental.audits.masks import mask
 from airflow_incremental.audits.run import check_queries
 from airflow_incremental.core.audit import AuditIncomplete
@@ -129,8 +138,20 @@ def said_by(report: Any, caplog: pytest.LogCaptureFixture) -> str:
 
 
 @pytest.mark.parametrize("samples", [0, 5])
-def test_nothing_that_is_found_is_ever_said(samples: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_that_is_found_is_ever_said(samples: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
+    suite = {
+        "name": "suite",
+        "expectations": [
+            {"type": "expect_column_values_to_be_unique", "kwargs": {"column": "contact"}},
+            {"type": "expect_column_value_lengths_to_be_between", "kwargs": {"column": "note", "max_value": 5}},
+            {"type": "expect_column_distinct_values_to_be_in_set", "kwargs": {"column": "note", "value_set": ["ok"]}},
+            {
+                "type": "expect_column_most_common_value_to_be_in_set",
+                "kwargs": {"column": "contact", "value_set": [""]},
+            },
+        ],
+    }
     report = audit(
         ROWS,
         SensitiveData(),
@@ -138,10 +159,14 @@ def test_nothing_that_is_found_is_ever_said(samples: int, caplog: pytest.LogCapt
         Unique("contact"),
         SqlCheck("own", "SELECT id, upper(note) || '!' AS id2, [contact] AS c, {'a': note} AS s FROM rows"),
         PythonCheck(lambda rows, _: rows.filter("id > 1"), name="mine"),
+        Expectations(suite, data_docs=tmp_path),
         samples=samples,
     )
-    assert all(len(r.samples) == (min(samples, r.offending)) for r in report.results)
-    said = said_by(report, caplog).lower()
+    assert not any(r.passed for r in report.results)
+    assert all(len(r.samples) == (min(samples, r.offending)) for r in report.results[:5])
+    pages = [path.read_text() for path in tmp_path.rglob("*.html")]
+    assert pages
+    said = f"{said_by(report, caplog)} {' '.join(pages)}".lower()
     assert [secret for secret in SECRETS if secret.lower() in said] == []
     if samples:
         assert report.results[0].samples[0]["contact"] == "***.***@***.***"
