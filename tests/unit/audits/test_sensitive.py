@@ -37,7 +37,8 @@ from tests.unit.audits.rows import audit, only
 from tests.unit.audits.test_failing import everything_said
 
 MAIL, CARD, SSN, IBAN = "jane.doe@example.org", "4111 1111 1111 1111", "536-90-4399", "DE89370400440532013000"
-SECRETS = (MAIL, "jane", "doe", "example", CARD, "4111", SSN, "536", "4399", IBAN, "3704")
+# Pieces that no time or number in a log holds by chance.
+SECRETS = (MAIL, "jane", "doe@", "example.org", CARD, "4111 1111", SSN, "536-90", "-4399", IBAN, "3704004405")
 ROWS = pa.table(
     {
         "id": [1, 2, 3, 4, 5, 6],
