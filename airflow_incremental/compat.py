@@ -6,9 +6,14 @@ are first used: a DAG file needs few of them, and some of their homes take long 
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping
+    from uuid import UUID
+
     from airflow.providers.common.compat.sdk import (
         AirflowFailException,
         AirflowPlugin,
@@ -19,33 +24,71 @@ if TYPE_CHECKING:
         DownstreamTasksSkipped,
         SkipMixin,
         Stats,
+        TaskDeferred,
         TaskGroup,
         XComArg,
         conf,
     )
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+    from airflow.providers.standard.triggers.hitl import HITLTrigger
 
 __all__ = [
     "AirflowFailException",
     "AirflowPlugin",
     "AirflowSkipException",
+    "ApprovalOperator",
     "Asset",
     "BaseOperator",
     "BaseOperatorLink",
     "DownstreamTasksSkipped",
+    "HITLTrigger",
     "SkipMixin",
     "Stats",
+    "TaskDeferred",
     "TaskGroup",
     "XComArg",
+    "ask_person",
     "conf",
+    "wait_for_answer",
 ]
+
+#: What the standard provider has, and the common-compat provider does not pass on.
+_HOMES = {
+    "ApprovalOperator": "airflow.providers.standard.operators.hitl",
+    "HITLTrigger": "airflow.providers.standard.triggers.hitl",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from airflow.providers.common.compat import sdk
-
-    value = getattr(sdk, name)
+    home = import_module(_HOMES.get(name, "airflow.providers.common.compat.sdk"))
+    value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def ask_person(ti_id: UUID, question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Put a question to people, as Airflow's own operators do, and return what they are shown.
+
+    That may be another one: Airflow keeps the first question of a task in a run, through retries and clears, and only takes an
+    answer away that it has got already.
+
+    :param ti_id: the running try, whose question it is.
+    :param question: the fields ``options``, ``subject``, ``body``, ``defaults``, ``params`` and ``assigned_users``.
+    """
+    from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
+    from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+    shown = SUPERVISOR_COMMS.send(msg=CreateHITLDetailPayload(ti_id=ti_id, **question))
+    return {"subject": getattr(shown, "subject", None), "body": getattr(shown, "body", None)}
+
+
+def wait_for_answer(method_name: str, timeout: dt.timedelta | None) -> BaseException | None:
+    """Return what a task raises to wait for an answer without a trigger; None before Airflow 3.3, which has no such thing."""
+    try:
+        from airflow.sdk.exceptions import TaskAwaitingInput
+    except ImportError:
+        return None
+    return TaskAwaitingInput(method_name=method_name, timeout=timeout)

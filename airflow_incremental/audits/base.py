@@ -43,6 +43,11 @@ class Audit:
     over: Over
 
     @property
+    def asks_person(self) -> bool:
+        """Whether it is left to a person what follows."""
+        return self.severity == "ask"
+
+    @property
     def puts_aside(self) -> bool:
         """Whether rows that offend are put aside."""
         return self.severity == "quarantine"

@@ -115,6 +115,10 @@ class SessionBusy(IncrementalError):
     """Another run holds the process's lock and is still alive."""
 
 
+class ApprovalPending(SessionBusy):
+    """Another run's session holds the process's lock and waits for a person to approve it."""
+
+
 class ForeignSession(IncrementalError):
     """The process's lock belongs to another Airflow deployment, so nobody here can tell whether its run is over."""
 
@@ -139,6 +143,12 @@ class TargetReplaced(TargetChanged):
 
 class AuditFailed(IncrementalError):
     """A blocking audit found offending rows; nothing was published."""
+
+    retryable = False
+
+
+class NotApproved(IncrementalError):
+    """A person has to decide on what the audits found, and did not or not on this; nothing was published."""
 
     retryable = False
 

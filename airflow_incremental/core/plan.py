@@ -291,15 +291,16 @@ class Plan:
             if self.grain and self.affected and not self.affected.is_everything
             else ""
         )
-        lines.append(f"  {verb} {self.target}: {_short(self.affected)}{units}")
+        lines.append(f"  {verb} {self.target}: {shorten(self.affected)}{units}")
         if self.late:
-            lines.append(f"  late part: {_short(self.late)}")
+            lines.append(f"  late part: {shorten(self.late)}")
         if self.watermark.skipped:
-            lines.append(f"  skipped, and kept for later: {_short(self.watermark.skipped)}")
+            lines.append(f"  skipped, and kept for later: {shorten(self.watermark.skipped)}")
         return "\n".join(lines)
 
 
-def _short(ranges: EventRanges, most: int = 6) -> str:
+def shorten(ranges: EventRanges, most: int = 6) -> str:
+    """Return the first few of the ranges, for people."""
     if ranges.is_everything:
         return "everything"
     items = ranges.to_json()

@@ -24,6 +24,7 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
+from airflow_incremental.core.approval import Approval
 from airflow_incremental.core.errors import (
     SessionBusy,
     SessionSuperseded,
@@ -52,6 +53,8 @@ class Begin:
 
     snapshot_id: int
     plan: Plan
+    #: What it says about a person's approval, if one was asked for.
+    approval: Approval | None = None
 
 
 def read_lock(table: Table, process: str) -> Begin | None:
@@ -62,7 +65,13 @@ def read_lock(table: Table, process: str) -> Begin | None:
     snapshot = _lock_record(table, process)
     if snapshot is None:
         return None
-    return Begin(snapshot_id=snapshot.snapshot_id, plan=Plan.decode(words_of(snapshot)[naming.PLAN]))
+    words = words_of(snapshot)
+    approval = words.get(naming.APPROVAL)
+    return Begin(
+        snapshot_id=snapshot.snapshot_id,
+        plan=Plan.decode(words[naming.PLAN]),
+        approval=None if approval is None else Approval.from_json(json.loads(approval)),
+    )
 
 
 def session_of_lock(table: Table, process: str) -> str | None:
@@ -153,14 +162,18 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
     return begin
 
 
-def renew_lock(catalog: Catalog, begin: Begin, owner: Owner) -> Begin | None:
+def renew_lock(catalog: Catalog, begin: Begin, owner: Owner, *, approval: Approval | None = None) -> Begin | None:
     """Take the lock of an open session again for a later try of its run: a begin record of its own, with the same plan.
 
     :param owner: who works on the session from now on; its clear number may be a later one.
+    :param approval: what the record says about a person's approval from now on. By default a decision is kept, because it is about
+        certain rows and stays true; a question is not, because whoever works on the session now waits for nobody.
     :returns: None if the session is not open any more: it was published, taken over or ended since it was looked at.
     :raises SessionSuperseded: yet another try renewed it first.
     """
     plan = attrs.evolve(begin.plan, owner=owner)
+    if approval is None and begin.approval is not None and not begin.approval.is_pending:
+        approval = begin.approval
     lock = naming.lock_ref(plan.process)
     made: set[int] = set()
     old: tuple[str, ...] = ()
@@ -175,7 +188,7 @@ def renew_lock(catalog: Catalog, begin: Begin, owner: Owner) -> Begin | None:
         old = (index[begin.snapshot_id].manifest_list,)
         # It stands where the old one stands, so that what is removed with the session stays the same.
         parent = plan.main if plan.main in index else table.metadata.refs[MAIN_BRANCH].snapshot_id
-        built = _begin_record(table, plan, parent=parent)
+        built = _begin_record(table, plan, parent=parent, approval=approval)
         made.add(built.snapshot.snapshot_id)
         return Change(
             updates=(
@@ -197,7 +210,8 @@ def renew_lock(catalog: Catalog, begin: Begin, owner: Owner) -> Begin | None:
     return renewed
 
 
-def _begin_record(table: Table, plan: Plan, *, parent: int) -> Built:
+def _begin_record(table: Table, plan: Plan, *, parent: int, approval: Approval | None = None) -> Built:
+    about = {} if approval is None else {naming.APPROVAL: json.dumps(approval.to_json(), separators=(",", ":"))}
     return build_snapshot(
         table,
         parent=snapshot_index(table)[parent],
@@ -207,6 +221,7 @@ def _begin_record(table: Table, plan: Plan, *, parent: int) -> Built:
             naming.SESSION: plan.session,
             naming.OWNER: json.dumps(plan.owner.to_json()),
             naming.PLAN: plan.encode(),
+            **about,
         },
         empty=True,
     )

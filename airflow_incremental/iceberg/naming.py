@@ -23,6 +23,8 @@ MODE = PREFIX + "mode"
 WATERMARK = PREFIX + "watermark"
 RANGES = PREFIX + "ranges"
 OWNER = PREFIX + "owner"
+#: Of a begin record: that the session waits for a person, or what that person decided.
+APPROVAL = PREFIX + "approval"
 ROWS = PREFIX + "rows"
 LATE_ROWS = PREFIX + "late-rows"
 SOURCE_ROWS = PREFIX + "source-rows"

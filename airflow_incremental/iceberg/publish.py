@@ -22,6 +22,7 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
+from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.errors import SessionBusy
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.spec import ProcessSpec
@@ -53,10 +54,13 @@ def find_published(table: Table, plan: Plan) -> Published | None:
     return None
 
 
-def publish(catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str) -> Published:
+def publish(
+    catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str, decision: Decision | None = None
+) -> Published:
     """Make the sealed snapshot ``main``, once.
 
     :param verdict: what the audits said, kept in the state property.
+    :param decision: of the person who was asked, kept next to the verdict.
     :raises SealOutdated: seal again, then publish.
     :raises SessionSuperseded: the session lost its lock.
     """
@@ -85,7 +89,7 @@ def publish(catalog: Catalog, begin: Begin, sealed: Sealed, *, verdict: str) -> 
         updates: tuple[TableUpdate, ...] = (
             SetSnapshotRefUpdate(ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH, snapshot_id=sealed.snapshot_id),
             *removal(table, refs, keep=sealed.snapshot_id, fork=plan.main),
-            *_state_updates(table, plan, found, verdict),
+            *_state_updates(table, plan, found, verdict, decision),
         )
         return Change(
             updates=updates,
@@ -147,8 +151,10 @@ def publish_positions(catalog: Catalog, spec: ProcessSpec, plan: Plan) -> Publis
     return found
 
 
-def _state_updates(table: Table, plan: Plan, found: Published, verdict: str) -> tuple[TableUpdate, ...]:
-    value = state_value(table, found, mode=plan.mode, may_replace=plan.may_replace, verdict=verdict)
+def _state_updates(
+    table: Table, plan: Plan, found: Published, verdict: str, decision: Decision | None = None
+) -> tuple[TableUpdate, ...]:
+    value = state_value(table, found, mode=plan.mode, may_replace=plan.may_replace, verdict=verdict, decision=decision)
     return (
         SetSnapshotRefUpdate(
             ref_name=naming.watermark_tag(plan.process), type=SnapshotRefType.TAG, snapshot_id=found.snapshot_id

@@ -17,8 +17,10 @@ from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
+from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.errors import WatermarkLost
 from airflow_incremental.core.plan import Owner
+from airflow_incremental.core.ranges import format_time
 from airflow_incremental.core.watermark import Published, Watermark
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
@@ -125,11 +127,23 @@ def publish_of_session(table: Table, process: str, session: str) -> Published | 
     return None
 
 
-def state_value(table: Table, published_: Published, *, mode: str, may_replace: bool, verdict: str) -> str:
+def state_value(
+    table: Table,
+    published_: Published,
+    *,
+    mode: str,
+    may_replace: bool,
+    verdict: str,
+    decision: Decision | None = None,
+) -> str:
     """Return the text of the state property: a few hundred bytes that say who published what, and what it may do to the target.
 
     :param may_replace: whether the process can replace rows of its scope, not only add some.
+    :param decision: of the person who was asked, if one was.
     """
+    approval = {}
+    if decision is not None:
+        approval = {"approval": {"by": decision.by, "name": decision.name, "at": format_time(decision.at)}}
     return json.dumps(
         {
             "session": published_.session,
@@ -139,6 +153,7 @@ def state_value(table: Table, published_: Published, *, mode: str, may_replace: 
             "mode": mode,
             "may_replace": may_replace,
             "audits": verdict,
+            **approval,
         },
         separators=(",", ":"),
         sort_keys=True,

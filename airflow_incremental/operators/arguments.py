@@ -14,6 +14,7 @@ from typing import Any, Literal
 from airflow_incremental.audits import Audit, PythonCheck, validate_audits
 from airflow_incremental.audits.python import Check, is_function
 from airflow_incremental.audits.trend import check_trends
+from airflow_incremental.core.approval import ApprovalPolicy, OnReject
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 from airflow_incremental.core.literals import check_audit_table, is_template, name_of_callable, one_of
 from airflow_incremental.core.quarantine import check_quarantine
@@ -32,6 +33,7 @@ from airflow_incremental.core.tables import IcebergSource, IcebergTarget, scopes
 from airflow_incremental.core.thresholds import OnSkipped
 
 WhenBusy = Literal["wait", "skip", "fail"]
+WhenPending = Literal["skip", "replace"]
 OnNoChange = Literal["succeed", "skip"]
 Stage = Literal["all", "plan", "load", "audit", "publish"]
 Transform = str | Callable[..., Any] | None
@@ -115,6 +117,7 @@ def check_parsed(
     functions: Mapping[str, Check],
     quarantine_table: Any = None,
     audit_table: Any = None,
+    approval: ApprovalPolicy | None = None,
 ) -> ProcessSpec | None:
     """Check what is literal of plain, not yet rendered arguments.
 
@@ -136,6 +139,7 @@ def check_parsed(
         check_process_name(fields["process"])
     if not is_open(audits) and not is_template(audits):
         found = validate_audits(audits, functions=functions)
+        check_asks(found, approval)
         puts_aside = [a.name for a in found if a.puts_aside]
         check_trends(found, kept=audit_table is not False)
     if not is_open(quarantine_table):
@@ -155,6 +159,44 @@ def _check_no_file(table: Any) -> None:
             f"a table is named {table!r}",
             expected=f"a name that does not end in {SQL_FILE!r}: Airflow takes that for the name of a file",
             hint="give it through a template, for example {{ params.table }}",
+        )
+
+
+def check_approval(approval: Any, on_reject: Any, *, alone: bool) -> None:
+    """Check when a person is asked, and what a rejection leads to.
+
+    :param alone: all steps are one task, which cannot wait for a person in the middle.
+    :raises ArgumentError: it is no policy, or nobody can be asked.
+    """
+    one_of(on_reject, OnReject, what="approval_on_reject")
+    if approval is None:
+        return
+    if is_template(approval):
+        raise ArgumentError(
+            f"approval is {approval!r}",
+            expected="a literal: it decides which tasks there are",
+            hint="do not template it",
+        )
+    one_of(approval, ApprovalPolicy, what="approval")
+    if alone:
+        raise ArgumentError(
+            f"approval is {approval!r}, and all steps are one task, which cannot wait for a person in the middle",
+            expected="no approval in IncrementalLoadOperator",
+            hint="use the task group IncrementalLoad, which takes the same arguments and has a task that asks",
+        )
+
+
+def check_asks(audits: Iterable[Audit], approval: ApprovalPolicy | None) -> None:
+    """Refuse audits that leave it to a person where nobody is asked.
+
+    :raises ArgumentError: there is one, and no approval.
+    """
+    asking = [repr(audit.name) for audit in audits if audit.asks_person]
+    if asking and approval is None:
+        raise ArgumentError(
+            f"the severity 'ask' of {', '.join(asking)} leaves it to a person, and nobody is asked",
+            expected="approval='always', 'on_warning' or 'on_sensitive_data' where an audit asks",
+            hint="use the task group IncrementalLoad(..., approval=...), which asks between audit and publish; or another severity",
         )
 
 

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_incremental.compat import AirflowFailException, AirflowSkipException
-from airflow_incremental.core.errors import SessionBusy
+from airflow_incremental.core.errors import ApprovalPending, SessionBusy
 from airflow_incremental.triggers.lock import SessionOverTrigger
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ def give_way(job: Job, error: SessionBusy) -> None:
     :raises TaskDeferred: to wait.
     """
     operator, process = job.operator, job.process
+    if isinstance(error, ApprovalPending):
+        # A person may take days, and each of the runs that come in the meantime would wait as well.
+        raise AirflowSkipException(str(error))
     if operator.when_busy == "skip":
         raise AirflowSkipException(str(error))
     if operator.when_busy == "fail":

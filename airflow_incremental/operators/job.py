@@ -11,12 +11,12 @@ import attrs
 
 from airflow_incremental.audits import validate_audits
 from airflow_incremental.compat import AirflowSkipException, DownstreamTasksSkipped
-from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.announce import announce, is_unannounced, keep_quiet
-from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_transform
+from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_asks, check_transform
 from airflow_incremental.operators.assets import iceberg_asset
+from airflow_incremental.operators.handover import state_of
 from airflow_incremental.operators.runtime import catalog_of, owner_of, run_is_over
 from airflow_incremental.operators.templates import with_suite_files
 
@@ -49,7 +49,9 @@ class Job:
         check_transform(transform, stage=operator.stage)
         ti = context["ti"]
         # A template may have been rendered to the path of a suite; and of a mapped task no file was read at the import.
-        audits = with_suite_files(operator.audits, operator.get_template_env())
+        read = with_suite_files(operator.audits, operator.get_template_env())
+        audits = validate_audits(read, functions=operator.audit_functions)
+        check_asks(audits, operator.approval)
 
         def over(owner: Owner) -> bool:
             return run_is_over(ti.get_dr_count, owner)
@@ -59,12 +61,15 @@ class Job:
             catalog=catalog_of(operator.iceberg_conn_id),
             owner=owner_of(context, task_id=operator.group_name),
             transform=transform,
-            audits=validate_audits(audits, functions=operator.audit_functions),
+            audits=audits,
             quarantine_table=operator.quarantine_table,
             audit_table=operator.audit_table,
             engine=operator.make_engine(),
             run_is_over=over,
             samples=operator.samples,
+            approval=operator.approval,
+            quarantine_rejected=operator.approval_on_reject == "quarantine",
+            replace_pending=operator.when_pending == "replace",
         )
         return cls(operator=operator, context=context, process=process)
 
@@ -90,22 +95,7 @@ class Job:
         :raises AirflowSkipException: it was skipped, so there is nothing for this stage either.
         :raises ArgumentError: it said nothing, for example because somebody marked it as successful.
         """
-        ti, task_id = self.context["ti"], self.operator.stage_task_ids[stage]
-        state = ti.xcom_pull(task_ids=task_id, map_indexes=ti.map_index)
-        if isinstance(state, Mapping):
-            return dict(state)
-        states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]).get(ti.run_id, {})
-        if (
-            states.get(task_id if ti.map_index is None or ti.map_index < 0 else f"{task_id}_{ti.map_index}")
-            == "skipped"
-        ):
-            msg = f"the task {task_id!r} was skipped: nothing is published, and the next run plans the same changes"
-            raise AirflowSkipException(msg)
-        raise ArgumentError(
-            f"the task {task_id!r} of this run has said nothing",
-            expected="its result in XCom",
-            hint=f"clear {self.operator.stage_task_ids['plan']!r} and what is downstream; a stage cannot be marked successful",
-        )
+        return state_of(self.context["ti"], self.operator.stage_task_ids, stage)
 
     def push_session(self, state: Mapping[str, Any]) -> None:
         """Push the values of the session that tasks of this DAG refer to, each under its own key.

@@ -6,8 +6,9 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_incremental.compat import AirflowFailException, Asset, BaseOperator, BaseOperatorLink, SkipMixin
-from airflow_incremental.core.errors import ArgumentError, IncrementalError
+from airflow_incremental.compat import Asset, BaseOperator, BaseOperatorLink, SkipMixin
+from airflow_incremental.core.approval import ApprovalPolicy, OnReject
+from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.limits import check_engine, check_samples
 from airflow_incremental.core.literals import AuditTable, is_template, name_of_callable, one_of
 from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds, OnNullEventTime, OnRewrite, Step
@@ -20,6 +21,8 @@ from airflow_incremental.operators.arguments import (
     Stage,
     Transform,
     WhenBusy,
+    WhenPending,
+    check_approval,
     check_disjoint,
     check_number,
     check_parsed,
@@ -31,6 +34,7 @@ from airflow_incremental.operators.arguments import (
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
+from airflow_incremental.operators.runtime import failing_for_good
 from airflow_incremental.operators.templates import check_templates, with_suite_files
 
 if TYPE_CHECKING:
@@ -94,11 +98,15 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         and caught up on by later runs as soon as they allow.
     :param when_busy: when another living run holds the process: ``wait`` (deferred, up to ``execution_timeout``), ``skip`` or
         ``fail`` (without retry).
+    :param when_pending: when another run's session waits for a person to approve it: ``skip``, or ``replace`` it, planning its
+        changes together with what came since, to be asked about anew. A run never waits for that, whatever ``when_busy`` says.
     :param on_no_change: a task that finds nothing to do does ``succeed`` or ``skip``.
     :param poll_interval: seconds between two looks while waiting.
     :param memory_limit: DuckDB's memory limit, such as ``"2GB"`` or ``"50%"``; default is its own, 80% of the machine.
     :param threads: DuckDB's threads; default is one per core.
     :param samples: offending rows an audit may log, 100 at most; 0 shows none, because rows may hold personal data.
+    :param approval: when a person is asked before the publish; set by the task group, which has a task that asks.
+    :param approval_on_reject: what a rejection leads to; set by the task group.
     :param stage: which step this task runs; set by the task group.
     :param group_name: name under which the stages of a group share a session; set by the task group.
     :param stage_task_ids: stage -> task id; set by the task group.
@@ -155,11 +163,14 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         budget: int | str | None = None,
         on_skipped: OnSkipped = "fail",
         when_busy: WhenBusy = "wait",
+        when_pending: WhenPending = "skip",
         on_no_change: OnNoChange = "succeed",
         poll_interval: float = 30,
         memory_limit: str | None = None,
         threads: int | None = None,
         samples: int = 0,
+        approval: ApprovalPolicy | None = None,
+        approval_on_reject: OnReject = "fail",
         stage: Stage = "all",
         group_name: str | None = None,
         stage_task_ids: Mapping[str, str] | None = None,
@@ -200,14 +211,16 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.transform_callable = transform if is_function else None
         self.transform = name_of_callable(transform) if is_function else transform  # type: ignore[arg-type]
         self.when_busy = one_of(when_busy, WhenBusy, what="when_busy")
+        self.when_pending = one_of(when_pending, WhenPending, what="when_pending")
+        self.approval, self.approval_on_reject = approval, approval_on_reject
+        check_approval(approval, approval_on_reject, alone=self.stage == "all")
         self.on_no_change = one_of(on_no_change, OnNoChange, what="on_no_change")
         check_number(poll_interval, what="poll_interval", least=0)
         self.poll_interval = poll_interval
         check_samples(samples)
         self.samples = samples
         check_engine(memory_limit, threads)
-        self.memory_limit = memory_limit
-        self.threads = threads
+        self.memory_limit, self.threads = memory_limit, threads
         self.group_name = group_name or self.task_id
         self.stage_task_ids = dict(stage_task_ids or {})
         self.session_keys = session_keys if session_keys is not None else set()
@@ -223,12 +236,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             functions=self.audit_functions,
             quarantine_table=quarantine_table,
             audit_table=audit_table,
+            approval=approval,
         )
         self._check_alone()
-        if self.stage in ("all", "plan"):
-            self.inlets = [*self.inlets, *self._source_assets()]
-        if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
-            self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
+        self._declare_assets()
 
     def prepare_template(self) -> None:
         """Check what is known when the DAG is whole and Airflow has read the files that are named: at the end of the import.
@@ -273,12 +284,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         """Run the stage; see :mod:`airflow_incremental.operators.stages`."""
         from airflow_incremental.operators.stages import run_stage
 
-        try:
+        with failing_for_good():
             return run_stage(self, context)
-        except IncrementalError as error:
-            if error.retryable:
-                raise
-            raise AirflowFailException(str(error)) from error
 
     def execute_after_wait(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Try again when the lock may be free.
@@ -286,7 +293,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         :param event: why the trigger fired.
         """
         if event is not None:
-            self.log.info("session %s is over: %s", event["session"], event["why"])
+            self.log.info("session %s is not waited for any more: %s", event["session"], event["why"])
         return self.execute(context)
 
     def on_kill(self) -> None:
@@ -300,6 +307,12 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
         self._engine = DuckDBEngine(memory_limit=self.memory_limit, threads=self.threads)
         return self._engine
+
+    def _declare_assets(self) -> None:
+        if self.stage in ("all", "plan"):
+            self.inlets = [*self.inlets, *self._source_assets()]
+        if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
+            self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
 
     def _target_asset(self) -> Asset | None:
         table = self.target.get("table") if isinstance(self.target, Mapping) else None

@@ -95,6 +95,7 @@ def summarise(finished: Finished, *, process: str, target: str) -> dict[str, Any
         "quarantine_table": None if aside is None else aside.table,
         "late_rows": int(stored.get(naming.LATE_ROWS, 0)),
         "audits": finished.verdict,
+        "approval": None if finished.decision is None else str(finished.decision),
         "complete_through": None if last is None else _time(last.watermark),
         "skipped": [] if last is None else last.watermark.skipped.to_json(),
         "watermark": None if last is None else _positions(last),
@@ -117,6 +118,8 @@ def describe(summary: Mapping[str, Any]) -> str:
         )
         if summary["quarantined_rows"]:
             text += f"\nput {summary['quarantined_rows']:,} rows aside in {summary['quarantine_table']}"
+        if summary.get("approval"):
+            text += f"\n{summary['approval']}"
     text += f"\ncomplete through: {summary['complete_through'] or 'not known'}"
     return text + (f"\nskipped, and kept for later: {', '.join(summary['skipped'])}" if summary["skipped"] else "")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from airflow_incremental.compat import conf
-from airflow_incremental.core.errors import CatalogError
+from airflow_incremental.compat import AirflowFailException, conf
+from airflow_incremental.core.errors import CatalogError, IncrementalError
 from airflow_incremental.core.plan import Owner
 
 if TYPE_CHECKING:
@@ -14,6 +15,17 @@ if TYPE_CHECKING:
 
 #: States of a run that may still do something. A run that Airflow does not know any more is over.
 ALIVE = ("queued", "running")
+
+
+@contextmanager
+def failing_for_good() -> Iterator[None]:
+    """Tell Airflow when a retry cannot get past an error of this package."""
+    try:
+        yield
+    except IncrementalError as error:
+        if error.retryable:
+            raise
+        raise AirflowFailException(str(error)) from error
 
 
 def deployment() -> str:

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_incremental.compat import AirflowSkipException
+from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import ArgumentError, AuditFailed, SessionBusy, SessionSuperseded
+from airflow_incremental.core.errors import AuditFailed, SessionBusy, SessionSuperseded
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.busy import give_way
+from airflow_incremental.operators.handover import check_same, missing, skip_if_ended
 from airflow_incremental.operators.job import Job
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def _load(job: Job) -> dict[str, Any]:
     from airflow_incremental.sessions.process import Finished
 
     planned = job.state_of("plan")
-    _skip_if_ended(planned)
+    skip_if_ended(planned)
     opened = _reopen(job, planned["session"])
     if isinstance(opened, Finished):
         _nothing_left(job, opened, planned=planned["session"])
@@ -100,16 +102,16 @@ def _audit(job: Job) -> dict[str, Any]:
     from airflow_incremental.sessions.process import Finished
 
     planned = job.state_of("plan")
-    _skip_if_ended(planned)
+    skip_if_ended(planned)
     loaded = _loaded(job, planned)
-    _skip_if_ended(loaded)
+    skip_if_ended(loaded)
     opened = steps.resume(job.process, loaded["session"], again=job.is_retry)
     if isinstance(opened, Finished):
         log.info("%s; there is nothing to audit before a publish", opened.reason)
         return {"session": loaded["session"], "report": None}
     sealed = find_sealed(load_table(job.process.catalog, opened.plan.target, role="target"), opened.plan)
     if sealed is None:
-        raise _missing(job, "load", f"session {opened.plan.session} has no sealed snapshot")
+        raise missing(job.operator.stage_task_ids, "load", f"session {opened.plan.session} has no sealed snapshot")
     # Sample rows may hold personal data: they stay in the log, where they were asked for.
     report = audit(opened, sealed).brief()
     job.show(report.describe())
@@ -127,16 +129,24 @@ def _publish(job: Job) -> dict[str, Any]:
     if "finished" in loaded:
         return job.close(loaded)
     audited = job.state_of("audit")
-    if audited["session"] != loaded["session"]:
-        raise _missing(
-            job, "audit", f"the audit's result is of session {audited['session']}, not of {loaded['session']}"
-        )
+    check_same(job.operator.stage_task_ids, "audit", audited, loaded["session"])
+    decision = None
+    if job.operator.approval is not None:
+        answered = job.state_of("approve")
+        check_same(job.operator.stage_task_ids, "approve", answered, loaded["session"])
+        if answered["rejected"] is not None:
+            if answered["on_reject"] == "quarantine":
+                _quarantine(job, loaded["session"], answered["rejected"])
+            raise AirflowSkipException(f"session {loaded['session']} was {answered['rejected']}: nothing is published")
+        decision = None if answered["decision"] is None else Decision.from_json(answered["decision"])
     opened = steps.resume(job.process, loaded["session"], again=job.is_retry)
     if isinstance(opened, Finished):
         return job.finish(opened)
     if audited["report"] is None:
-        raise _missing(job, "audit", f"session {loaded['session']} is open, but its audit reported nothing")
-    return job.finish(steps.publish(opened, AuditReport.from_json(audited["report"])))
+        raise missing(
+            job.operator.stage_task_ids, "audit", f"session {loaded['session']} is open, but its audit reported nothing"
+        )
+    return job.finish(steps.publish(opened, AuditReport.from_json(audited["report"]), decision))
 
 
 def _reopen(job: Job, session_id: str) -> Session | Finished:
@@ -156,8 +166,31 @@ def _reopen(job: Job, session_id: str) -> Session | Finished:
 def _loaded(job: Job, planned: Mapping[str, Any]) -> dict[str, Any]:
     loaded = job.state_of("load")
     if loaded["planned"] != planned["session"]:
-        raise _missing(job, "load", f"the load's result is of plan {loaded['planned']}, not of {planned['session']}")
+        raise missing(
+            job.operator.stage_task_ids,
+            "load",
+            f"the load's result is of plan {loaded['planned']}, not of {planned['session']}",
+        )
     return loaded
+
+
+def _quarantine(job: Job, session_id: str, why: str) -> None:
+    """Put all rows of a rejected session aside, and end it; what an earlier try did of that is found."""
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.approving import quarantine_rejected
+    from airflow_incremental.sessions.process import Finished
+    from airflow_incremental.sessions.quarantine import settle_process
+
+    try:
+        opened = steps.resume(job.process, session_id, again=job.is_retry)
+    except SessionSuperseded as error:
+        log.info("%s; what was put aside of it is released", error.found)
+        settle_process(job.process)
+        return
+    if isinstance(opened, Finished):
+        return
+    aside = quarantine_rejected(opened, why)
+    job.show(f"put {aside.rows:,} rows aside in {aside.table}: {why}")
 
 
 def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> NoReturn:
@@ -168,17 +201,3 @@ def _nothing_left(job: Job, finished: Finished, *, planned: str | None) -> NoRet
     if planned is None:
         job.push_session(state)
     job.skip_to_publish(state)
-
-
-def _skip_if_ended(state: Mapping[str, Any]) -> None:
-    """Skip a stage that Airflow started although an earlier one ended the load, as it does when this stage alone is cleared."""
-    if "finished" in state:
-        raise AirflowSkipException(state["finished"]["reason"])
-
-
-def _missing(job: Job, stage: str, found: str) -> ArgumentError:
-    return ArgumentError(
-        found,
-        expected=f"that the task {job.operator.stage_task_ids[stage]!r} ran for this very session",
-        hint=f"clear the task {job.operator.stage_task_ids['plan']!r} with everything downstream",
-    )

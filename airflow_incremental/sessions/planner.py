@@ -12,6 +12,7 @@ from airflow_incremental.audits.run import check_audits, check_queries
 from airflow_incremental.audits.trend import check_trends
 from airflow_incremental.core.declared import check_target_declared
 from airflow_incremental.core.errors import (
+    ApprovalPending,
     ArgumentError,
     ForeignSession,
     SessionBusy,
@@ -70,7 +71,8 @@ def plan(process: Process) -> Session | Finished:
 
     A session of the same task is resumed: the lock is renewed, so that the try that began the session, should it be alive, changes
     nothing any more. One whose run is over is taken over, and its changes are planned anew together with what came since. One whose
-    run is alive raises :class:`SessionBusy`, one of another deployment :class:`ForeignSession`.
+    run is alive raises :class:`SessionBusy`, one of another deployment :class:`ForeignSession`. One that waits for a person raises
+    :class:`ApprovalPending`, or is taken over like one whose run is over (``replace_pending``).
     """
     for attempt in range(_ROUNDS):
         target = _target(process)
@@ -83,7 +85,7 @@ def plan(process: Process) -> Session | Finished:
         try:
             drafted = draft(process, target)
             if over is not None and (isinstance(drafted, Finished) or drafted.kind == "positions"):
-                end_session(process.catalog, over, keep=False, reason="its run is over and nothing is left to do")
+                end_session(process.catalog, over, keep=False, reason="nothing is left to do")
                 over = None
             if isinstance(drafted, Finished):
                 pin_sources(process, drafted.published)
@@ -100,7 +102,8 @@ def plan(process: Process) -> Session | Finished:
             log.info("planning again: %s", error.found)
             continue
         if over is not None:
-            log.warning("took over session %s of %s, whose run is over", over.plan.session, over.plan.owner)
+            why = "whose run is over" if over.approval is None else f"which {over.approval}"
+            log.warning("took over session %s of %s, %s", over.plan.session, over.plan.owner, why)
             settle_process(process)
         return Session(process=process, begin=begin)
     raise AssertionError  # the last round returns or raises
@@ -216,7 +219,7 @@ def _last_publish(process: Process, target: Table, facts: TargetFacts) -> tuple[
 
 
 def _may_take_over(process: Process, lock: Begin) -> Begin:
-    """Return the open session if its run is over, else say who has it."""
+    """Return the open session if its run is over, or waits for a person and may be replaced; else say who has it."""
     holder = lock.plan.owner
     name = process.spec.process
     abandon = (
@@ -230,6 +233,15 @@ def _may_take_over(process: Process, lock: Begin) -> Begin:
             hint=f"let the other deployment finish, or, if it is gone for good, end its session with {abandon}",
         )
     if not process.run_is_over(holder):
+        if lock.approval is not None and lock.approval.is_pending:
+            if process.replace_pending:
+                return lock
+            raise ApprovalPending(
+                f"process {name!r} is locked by session {lock.plan.session} of {holder}, which {lock.approval}",
+                expected="one open session per process",
+                hint="answer that question; the next run takes the changes that came since. To plan them together with the ones "
+                "that wait, and ask anew, set when_pending='replace'",
+            )
         hint = "wait for that run, or choose when_busy='wait' or 'skip'"
         if not holder.run_id:
             hint = (

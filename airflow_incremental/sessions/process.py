@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from airflow_incremental.core.approval import ApprovalPolicy, Decision
 from airflow_incremental.core.literals import AuditTable, check_audit_table, default_audit_table
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.quarantine import check_quarantine, default_table
@@ -41,6 +42,9 @@ class Process:
         after it, False keeps none.
     :param run_is_over: says whether the run that holds a lock is over, so that its session may be taken over.
     :param samples: rows an audit may show of what it found; 0 shows none, because they may hold personal data.
+    :param approval: when a person has to decide before a publish; audits that ask need one whatever it says.
+    :param quarantine_rejected: whether all rows of a session that a person rejects are put aside.
+    :param replace_pending: whether a session of another run that waits for a person may be taken over.
     :param work_dir: where the engine spills; default is a temporary directory.
     :param keep_steps_every: seconds of work after which a ``stateful`` session with steps keeps the finished ones for a retry, at
         the cost of one commit.
@@ -55,6 +59,9 @@ class Process:
     engine: DuckDBEngine = attrs.field(factory=DuckDBEngine)
     run_is_over: Callable[[Owner], bool] = attrs.field(default=lambda _owner: False)
     samples: int = 0
+    approval: ApprovalPolicy | None = None
+    quarantine_rejected: bool = False
+    replace_pending: bool = False
     work_dir: Path | None = None
     keep_steps_every: float = 60.0
     quarantine_table: str | None = None
@@ -71,7 +78,7 @@ class Process:
     @property
     def puts_aside(self) -> bool:
         """Whether sessions of this process may put rows aside."""
-        return any(a.puts_aside for a in self.audits)
+        return self.quarantine_rejected or any(a.puts_aside for a in self.audits)
 
     @property
     def results_table(self) -> str | None:
@@ -113,6 +120,8 @@ class Finished:
     plan: Plan | None = None
     #: Verdict of the audits of the session that was just published.
     verdict: str = "none"
+    #: Of the person who was asked about it.
+    decision: Decision | None = None
 
     @property
     def did_publish(self) -> bool:

@@ -21,8 +21,9 @@ from airflow_incremental.iceberg.publish import SealOutdated, find_published
 from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.seal import Sealed, find_sealed, quarantined_by
 from airflow_incremental.iceberg.seal import seal as commit_seal
-from airflow_incremental.iceberg.state import publish_of_session
+from airflow_incremental.sessions.approving import check_approved
 from airflow_incremental.sessions.auditing import audit, audit_again
+from airflow_incremental.sessions.closed import closed
 from airflow_incremental.sessions.keys import changed_keys
 from airflow_incremental.sessions.output import produce
 from airflow_incremental.sessions.pinning import pin_sources
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyiceberg.catalog import Catalog
+
+    from airflow_incremental.core.approval import Decision
+    from airflow_incremental.core.plan import Plan
+    from airflow_incremental.core.watermark import Published
 
 log = logging.getLogger(__name__)
 
@@ -65,16 +70,9 @@ def resume(process: Process, session_id: str, *, again: bool) -> Session | Finis
             return Session(process=process, begin=begin)
         target = load_table(process.catalog, process.spec.target.table, role="target")
         lock = read_lock(target, process.spec.process)
-    done = publish_of_session(target, process.spec.process, session_id)
-    if done is not None:
-        settle_process(process, done)
-        return Finished(outcome="already_published", reason=f"session {session_id} is published", published=done)
-    by = f"by session {lock.plan.session} of {lock.plan.owner}" if lock else "and ended"
-    raise SessionSuperseded(
-        f"session {session_id} of process {process.spec.process!r} was taken over {by}",
-        expected="to be open or published",
-        hint="clear the run's plan task to plan anew, if this run is still wanted",
-    )
+    finished = closed(target, process.spec.process, session_id, lock)
+    settle_process(process, finished.published)
+    return finished
 
 
 def load(session: Session) -> Sealed:
@@ -111,11 +109,15 @@ def load(session: Session) -> Sealed:
     return sealed
 
 
-def publish(session: Session, report: AuditReport) -> Finished:
+def publish(session: Session, report: AuditReport, decision: Decision | None = None) -> Finished:
     """Make the audited snapshot ``main`` and move the watermark, in one commit.
 
     If ``main`` moved since the seal, or the run was cleared, the same rows are sealed again on top of it first. A report of another
-    snapshot than the one sealed now is not believed: the audits run again.
+    snapshot than the one sealed now is not believed: the audits run again. An approval stands for the same rows; what the audits
+    find now has to be what was decided on.
+
+    :param decision: of the person who was asked, if one was.
+    :raises NotApproved: a person has to decide, and did not, or on something else.
     """
     process, plan = session.process, session.plan
     for _ in range(_ROUNDS):
@@ -124,7 +126,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
         if done is not None:
             settle_process(process, done)
             pin_sources(process, done)
-            return Finished(outcome="published", reason=plan.reason, published=done, plan=plan, verdict=report.verdict)
+            return _finished(plan, done, report, decision)
         check_owned(target, session.begin)
         sealed = find_sealed(target, plan)
         if sealed is None:
@@ -133,8 +135,9 @@ def publish(session: Session, report: AuditReport) -> Finished:
             report = audit(session, sealed)
             if report.snapshot_id != sealed.snapshot_id:
                 continue  # rows were put aside, and the rest was sealed
+        check_approved(session, sealed, report, decision)
         try:
-            found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict)
+            found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict, decision=decision)
         except SealOutdated:
             log.info(
                 "main moved, or the run was cleared, since snapshot %s was sealed; sealing the same rows again",
@@ -150,7 +153,7 @@ def publish(session: Session, report: AuditReport) -> Finished:
         log.info("published session %s as snapshot %s of %s", plan.session, found.snapshot_id, plan.target)
         settle_process(process, found)
         pin_sources(process, found)
-        return Finished(outcome="published", reason=plan.reason, published=found, plan=plan, verdict=report.verdict)
+        return _finished(plan, found, report, decision)
     raise TargetChanged(
         f"main of {plan.target} moved {_ROUNDS} times while session {plan.session} tried to publish",
         expected="a target that is quiet for a moment",
@@ -191,6 +194,17 @@ def abandon(catalog: Catalog, target: str, process: str, *, reason: str) -> str 
         settle(catalog, target, process, [aside.table])
     log.warning("abandoned session %s of process %r, held by %s: %s", session, process, owner, reason)
     return session
+
+
+def _finished(plan: Plan, found: Published, report: AuditReport, decision: Decision | None) -> Finished:
+    return Finished(
+        outcome="published",
+        reason=plan.reason,
+        published=found,
+        plan=plan,
+        verdict=report.verdict,
+        decision=decision,
+    )
 
 
 def _reseal(session: Session, sealed: Sealed) -> Sealed:

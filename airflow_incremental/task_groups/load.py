@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -9,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow_incremental.audits import Audit
 from airflow_incremental.audits.python import Check
 from airflow_incremental.compat import Asset, TaskGroup, XComArg
+from airflow_incremental.core.approval import ApprovalDefault, ApprovalPolicy, OnReject
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.spec import Mode
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
-from airflow_incremental.operators.arguments import Stage, Transform, check_transform
+from airflow_incremental.operators.arguments import Stage, Transform, check_approval, check_transform
 from airflow_incremental.operators.load import IncrementalLoadOperator
 from airflow_incremental.task_groups.session import SessionValues
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from airflow_incremental.operators.approve import SessionApprovalOperator
 
 #: What the group decides itself, so that the stages stay one load.
 _RESERVED = frozenset(
@@ -33,10 +37,20 @@ _RESERVED = frozenset(
         "do_xcom_push",
     }
 )
+#: The same for the task that asks: what it asks, of whom and for how long are arguments of the group.
+_OF_APPROVE = frozenset(
+    {
+        *("subject", "body", "options", "defaults", "multiple", "response_timeout", "assigned_users", "respondents"),
+        *("fail_on_reject", "ignore_downstream_trigger_rules", "approval", "on_reject", "default", "when_pending"),
+        *("iceberg_conn_id", "poll_interval"),
+    }
+)
 
 
 class IncrementalLoad(TaskGroup):
     """Load what changed in Iceberg tables into another one, as tasks ``plan``, ``load``, ``audit`` and ``publish``.
+
+    With ``approval`` a task ``approve`` before ``publish`` asks a person, by Airflow's own human-in-the-loop.
 
     The same load as :class:`~airflow_incremental.IncrementalLoadOperator`, whose arguments it takes; each stage can have a pool, a
     queue and retries of its own. When there is nothing to do, the stages between are skipped and ``publish`` succeeds and says so,
@@ -62,6 +76,14 @@ class IncrementalLoad(TaskGroup):
     :param transform: see the operator; None for writes of your own.
     :param process: name of the load. Default: the target's identifier.
     :param audits: see the operator.
+    :param approval: when a person has to approve the audited rows before they are published: ``"always"``; ``"on_warning"``, when
+        an audit warned; ``"on_sensitive_data"``, when an audit for sensitive data found something. Audits of severity ``ask`` ask
+        whatever it says, and need it to be set.
+    :param approval_timeout: how long to wait for an answer; None waits for good.
+    :param approval_default: the answer when nobody gives one in time: ``deny`` or ``approve``.
+    :param approval_on_reject: a rejection does ``fail`` the run, ``discard`` the session while the run goes on, or put its rows
+        into ``quarantine``. In any case nothing is published.
+    :param approvers: who may answer, by user id, or as mappings with ``id`` and ``name``; None for everybody who may in Airflow.
     :param operator_args: more arguments of the tasks, by stage, with ``"*"`` for all:
         ``{"*": {"retries": 3}, "load": {"pool": "duckdb", "queue": "big"}}``. With writes of your own, ``load`` is called ``seal``.
     :param default_args: as of any task group.
@@ -83,6 +105,11 @@ class IncrementalLoad(TaskGroup):
         transform: Transform,
         process: str | None = None,
         audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
+        approval: ApprovalPolicy | None = None,
+        approval_timeout: dt.timedelta | None = None,
+        approval_default: ApprovalDefault = "deny",
+        approval_on_reject: OnReject = "fail",
+        approvers: Sequence[str | Mapping[str, str]] | None = None,
         operator_args: Mapping[str, Mapping[str, Any]] | None = None,
         default_args: dict[str, Any] | None = None,
         prefix_group_id: bool = True,
@@ -108,6 +135,12 @@ class IncrementalLoad(TaskGroup):
                 hint="write the transform as SQL or a callable, or use mode='overwrite' with writes of your own",
             )
         labels = {"plan": "plan", "load": "seal" if self.own_writes else "load", "audit": "audit", "publish": "publish"}
+        check_approval(approval, approval_on_reject, alone=False)
+        asking: dict[str, Any] = {"timeout": approval_timeout, "default": approval_default, "approvers": approvers}
+        if approval is None:
+            _check_unasked({**asking, "on_reject": approval_on_reject})
+        else:
+            labels["approve"] = "approve"
         extra = _arguments_by_stage(operator_args or {}, labels)
         shared = {
             "sources": sources,
@@ -116,6 +149,8 @@ class IncrementalLoad(TaskGroup):
             "transform": transform,
             "process": process,
             "audits": audits,
+            "approval": approval,
+            "approval_on_reject": approval_on_reject,
             "group_name": self.group_id,
             "stage_task_ids": {stage: self.child_id(label) for stage, label in labels.items()},  # type: ignore[no-untyped-call]
             "task_group": self,
@@ -132,7 +167,19 @@ class IncrementalLoad(TaskGroup):
         self.audit = make("audit")
         # Runs, and says so, when the stages before it were skipped because there was nothing to do.
         self.publish = make("publish", trigger_rule="none_failed")
-        self.plan >> self.load >> self.audit >> self.publish
+        #: The task that asks a person, between ``audit`` and ``publish``; None without ``approval``.
+        self.approve: SessionApprovalOperator | None = None
+        self.plan >> self.load >> self.audit
+        if approval is None:
+            self.audit >> self.publish
+        else:
+            # Airflow's own operator is imported by those who need it.
+            from airflow_incremental.operators.approve import make_approve
+
+            self.approve = make_approve(
+                self.publish, approval, **asking, arguments={"task_group": self, **extra["approve"]}
+            )
+            self.audit >> self.approve >> self.publish
         #: What the plan says, as references for other tasks: ``session["branch"]``.
         self.session = SessionValues(self.plan)
 
@@ -170,7 +217,8 @@ class IncrementalLoad(TaskGroup):
         return False
 
     def _embrace(self) -> None:
-        stages = {task.task_id for task in (self.plan, self.load, self.audit, self.publish)}
+        made = (self.plan, self.load, self.audit, self.approve, self.publish)
+        stages = {task.task_id for task in made if task is not None}
         inner = {task.task_id: task for task in self if task.task_id not in stages}
         if not inner:
             raise ArgumentError(
@@ -185,6 +233,18 @@ class IncrementalLoad(TaskGroup):
             followers = [inner[id_] for id_ in task.downstream_task_ids & inner.keys()]
             if not task.is_teardown and all(follower.is_teardown for follower in followers):
                 task >> self.load
+
+
+def _check_unasked(asking: Mapping[str, Any]) -> None:
+    unused = {"timeout": None, "default": "deny", "on_reject": "fail", "approvers": None}
+    given = [name for name, value in asking.items() if value != unused[name]]
+    if given:
+        names = ", ".join(name if name == "approvers" else f"approval_{name}" for name in given)
+        raise ArgumentError(
+            f"{names} is given without approval",
+            expected="approval='always', 'on_warning' or 'on_sensitive_data', which says when a person is asked",
+            hint="set approval, or leave the others out",
+        )
 
 
 def _arguments_by_stage(
@@ -212,13 +272,15 @@ def _arguments_by_stage(
     found = {stage: {**operator_args.get("*", {}), **operator_args.get(label, {})} for stage, label in labels.items()}
     for arguments in found.values():
         _check_reserved(arguments, what="operator_args sets")
+    if "approve" in labels:
+        _check_reserved(operator_args.get("approve", {}), what="operator_args sets", taken=_OF_APPROVE)
     return found
 
 
-def _check_reserved(arguments: Mapping[str, Any], *, what: str) -> None:
-    taken = sorted(_RESERVED & arguments.keys())
-    if taken:
+def _check_reserved(arguments: Mapping[str, Any], *, what: str, taken: frozenset[str] = _RESERVED) -> None:
+    found = sorted(taken & arguments.keys())
+    if found:
         raise ArgumentError(
-            f"{what} {', '.join(map(repr, taken))}",
-            expected=f"arguments that are not the group's own: {', '.join(sorted(_RESERVED))}",
+            f"{what} {', '.join(map(repr, found))}",
+            expected=f"arguments that are not the group's own: {', '.join(sorted(taken))}",
         )

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class SessionOverTrigger(BaseTrigger):
-    """Fires when a session has given up its lock, or when the run that holds it is over, whichever comes first.
+    """Fires when a session has given up its lock or waits for a person, or when the run that holds it is over.
 
     It only wakes the task, which looks again and may find that another run was faster. What cannot be found out for a moment (the
     catalog does not answer) is asked again at the next poll.
@@ -70,8 +70,8 @@ class SessionOverTrigger(BaseTrigger):
                 if catalog is None:
                     # The connection is asked for through the triggerer's own loop; asyncio's threads have no way back to it in 3.1.
                     catalog = await sync_to_async(catalog_of)(self.iceberg_conn_id)
-                if await asyncio.to_thread(self._gave_up_lock, catalog):
-                    yield self._event("it gave up the lock")
+                if why := await asyncio.to_thread(self._may_go_on, catalog):
+                    yield self._event(why)
                     return
             except Exception:
                 log.warning(
@@ -88,9 +88,14 @@ class SessionOverTrigger(BaseTrigger):
         holder = Owner(deployment="", dag_id=self.dag_id, run_id=self.run_id)
         return await sync_to_async(run_is_over)(RuntimeTaskInstance.get_dr_count, holder)
 
-    def _gave_up_lock(self, catalog: Catalog) -> bool:
+    def _may_go_on(self, catalog: Catalog) -> str | None:
+        """Return why there is nothing to wait for any more, or None."""
         from airflow_incremental.iceberg.commits import load_table
         from airflow_incremental.iceberg.locks import read_lock
 
         lock = read_lock(load_table(catalog, self.target, role="target"), self.process)
-        return lock is None or lock.plan.session != self.session
+        if lock is None or lock.plan.session != self.session:
+            return "it gave up the lock"
+        if lock.approval is not None and lock.approval.is_pending:
+            return f"it {lock.approval}"  # which the task does not wait for
+        return None

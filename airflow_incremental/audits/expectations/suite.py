@@ -112,6 +112,11 @@ class Expectations(Audit):
         return self.severity == "quarantine" or any(e.severity == "quarantine" for e in self.expectations)
 
     @property
+    def asks_person(self) -> bool:
+        """Whether it is left to a person what follows; of a suite that is only named, by what the audit itself says."""
+        return self.severity == "ask" or any(e.severity == "ask" for e in self.expectations)
+
+    @property
     def result_names(self) -> tuple[str, ...]:
         """The names of its results; its own while the suite is only named."""
         return tuple(e.name for e in self.expectations) or (self.name,)

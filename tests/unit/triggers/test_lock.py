@@ -12,6 +12,7 @@ from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.triggers import lock
 from airflow_incremental.triggers.lock import SessionOverTrigger
+from tests.support.approvals import ask
 from tests.support.world import TARGET, World
 
 
@@ -19,7 +20,7 @@ from tests.support.world import TARGET, World
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A world with a row to load, whose catalog stands behind every connection."""
     found = World(home=tmp_path).set_up()
-    found.land(1)
+    found.land(1, 2)
     monkeypatch.setattr(lock, "catalog_of", lambda _conn_id: found.catalog)
     return found
 
@@ -82,6 +83,12 @@ def test_it_fires_when_another_session_has_the_lock(world: World, monkeypatch: p
     plan(world.process())
     waiting = trigger("an earlier session", alive=True, monkeypatch=monkeypatch)
     assert asyncio.run(first(waiting))["why"] == "it gave up the lock"
+
+
+def test_it_does_not_wait_for_a_person(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = ask(world, "run1").session.plan.session
+    found = asyncio.run(first(trigger(waits, alive=True, monkeypatch=monkeypatch)))
+    assert found["why"].startswith("it waits for a person's approval since")
 
 
 def test_a_store_that_does_not_answer_is_asked_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
