@@ -126,7 +126,7 @@ def check_parsed(
     :returns: what they declare; None while that is not known.
     :raises ArgumentError: a value is wrong, whatever the rest will be rendered to.
     """
-    spec, puts_aside = None, list[str]()
+    spec = None
     for name, choices in _POLICIES.items():
         if not is_open(fields[name]):
             one_of(fields[name], choices, what=name)
@@ -137,13 +137,11 @@ def check_parsed(
             _check_no_file(table)
     elif not is_open(fields["process"]) and fields["process"] is not None:
         check_process_name(fields["process"])
-    if not is_open(audits) and not is_template(audits):
-        found = validate_audits(audits, functions=functions)
-        check_asks(found, approval)
-        puts_aside = [a.name for a in found if a.puts_aside]
-        check_trends(found, kept=audit_table is not False)
+    found = literal_audits(audits, functions)
+    check_asks(found, approval)
+    check_trends(found, kept=audit_table is not False)
     if not is_open(quarantine_table):
-        check_quarantine(spec, quarantine_table, puts_aside)
+        check_quarantine(spec, quarantine_table, [a.name for a in found if a.puts_aside])
     if not is_open(audit_table):
         check_audit_table(audit_table, tables=[quarantine_table, *(() if spec is None else spec.tables)])
     if not is_open(iceberg_conn_id) and (not isinstance(iceberg_conn_id, str) or not iceberg_conn_id):
@@ -160,6 +158,16 @@ def _check_no_file(table: Any) -> None:
             expected=f"a name that does not end in {SQL_FILE!r}: Airflow takes that for the name of a file",
             hint="give it through a template, for example {{ params.table }}",
         )
+
+
+def literal_audits(audits: Any, functions: Mapping[str, Check]) -> tuple[Audit, ...]:
+    """Return the audits of plain values; none while they are not known.
+
+    :raises ArgumentError: one is no audit.
+    """
+    if is_open(audits) or is_template(audits):
+        return ()
+    return validate_audits(audits, functions=functions)
 
 
 def check_approval(approval: Any, on_reject: Any, *, alone: bool) -> None:

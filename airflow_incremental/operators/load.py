@@ -23,6 +23,7 @@ from airflow_incremental.operators.arguments import (
     WhenBusy,
     WhenPending,
     check_approval,
+    check_asks,
     check_disjoint,
     check_number,
     check_parsed,
@@ -30,6 +31,7 @@ from airflow_incremental.operators.arguments import (
     default_process,
     functions_of,
     is_open,
+    literal_audits,
     plain,
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
@@ -255,6 +257,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             )
         env = self.get_template_env()
         self.audits = with_suite_files(self.audits, env)
+        check_asks(literal_audits(self.audits, self.audit_functions), self.approval)
         for name in self.template_fields:
             check_templates(getattr(self, name), env, what=f"{name} of task {self.task_id!r}")
         # A file may be empty.
