@@ -76,6 +76,18 @@ def test_a_load_and_then_nothing_to_do(make_world: Worlds, dag_id: str, mode: st
     assert idle.rendered("fact.publish")["plan_summary"].startswith("nothing to do: ")
 
 
+def test_where_nothing_has_to_be_asked_the_load_goes_on(make_world: Worlds, dag_id: str) -> None:
+    """A run that asks would not come back here."""
+    world = make_world()
+    dag = dag_with_group(dag_id, world, audits=[RowCount(max=9, severity="ask")], approval="on_warning")
+    world.land(1)
+    run = run_dag(dag)
+    assert run.tasks == states() | {"fact.approve": "success"}
+    assert run.xcom("fact.approve") == {"session": run.xcom("fact.plan")["session"], "decision": None, "rejected": None}
+    world.check()
+    assert run_dag(dag).tasks == states(load="skipped", audit="skipped") | {"fact.approve": "skipped"}
+
+
 def test_nothing_to_do_can_skip_the_group_and_what_follows(make_world: Worlds, dag_id: str) -> None:
     world = make_world()
     dag = dag_with_group(dag_id, world, on_no_change="skip")
