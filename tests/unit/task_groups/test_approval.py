@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from airflow.models.serialized_dag import SerializedDagModel
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_incremental import IncrementalLoad, IncrementalLoadOperator, NotNull, Unique
+from airflow_incremental import Expectations, IncrementalLoad, IncrementalLoadOperator, NotNull, Unique
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.operators.approve import SessionApprovalOperator
 from tests.unit.task_groups.test_load import arguments, edges, new_dag
@@ -122,6 +123,25 @@ def test_what_is_refused(changes: dict[str, Any], words: str) -> None:
 def test_one_task_cannot_ask(changes: dict[str, Any]) -> None:
     with new_dag(), pytest.raises(ArgumentError, match=r"use the task group IncrementalLoad"):
         IncrementalLoadOperator(task_id="load", **arguments(**changes))
+
+
+SUITE = {
+    "name": "flights",
+    "expectations": [
+        {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "id"}, "meta": {"severity": "ask"}},
+    ],
+}
+
+
+def test_a_suite_that_asks_is_seen_when_the_dag_is_parsed(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="'ask' of 'suite' leaves it to a person"):
+        group(audits=[Expectations(SUITE, name="suite")])
+    assert group(audits=[Expectations(SUITE, name="suite", severity="block")]).approve is None
+    assert approve(audits=[Expectations(SUITE, name="suite")])
+    (tmp_path / "suite.json").write_text(json.dumps(SUITE))
+    made = group(audits=[Expectations(str(tmp_path / "suite.json"), name="suite")])
+    with pytest.raises(ArgumentError, match="'ask' of 'suite' leaves it to a person"):
+        made.audit.prepare_template()  # where files are read
 
 
 def form() -> tuple[str, str]:
