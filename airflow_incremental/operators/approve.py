@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.compat import ApprovalOperator
 from airflow_incremental.core.approval import ApprovalDefault, ApprovalPolicy, OnReject, check_timeout, users
-from airflow_incremental.core.literals import one_of
+from airflow_incremental.core.literals import AuditTable, one_of
 from airflow_incremental.operators.arguments import WhenPending
 from airflow_incremental.operators.load import IncrementalLoadOperator
 from airflow_incremental.operators.runtime import failing_for_good
@@ -39,6 +39,7 @@ class SessionApprovalOperator(ApprovalOperator):
     :param assigned_users: who may answer; None for everybody who may in Airflow.
     :param when_pending: with ``replace`` the wait ends, and the question is closed, when another run takes the session over.
     :param iceberg_conn_id: connection of the target's catalog.
+    :param audit_table: where results of audits are kept, and so is what was decided; None for the default.
     :param group_name: name under which the stages of the group share a session.
     :param stage_task_ids: stage -> task id.
     :param poll_interval: seconds between two looks whether the session was replaced.
@@ -46,7 +47,7 @@ class SessionApprovalOperator(ApprovalOperator):
     :param retries: tries after the first, one at least: Airflow takes an answer that comes within seconds for a failure.
     """
 
-    template_fields: Sequence[str] = ("subject", "body", "iceberg_conn_id")
+    template_fields: Sequence[str] = ("subject", "body", "iceberg_conn_id", "audit_table")
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class SessionApprovalOperator(ApprovalOperator):
         default: ApprovalDefault,
         when_pending: WhenPending,
         iceberg_conn_id: str,
+        audit_table: AuditTable,
         group_name: str,
         stage_task_ids: Mapping[str, str],
         poll_interval: float,
@@ -81,6 +83,7 @@ class SessionApprovalOperator(ApprovalOperator):
         self.default = default
         self.when_pending = when_pending
         self.iceberg_conn_id = iceberg_conn_id
+        self.audit_table = audit_table
         self.group_name = group_name
         self.stage_task_ids = dict(stage_task_ids)
         self.poll_interval = poll_interval
@@ -134,6 +137,7 @@ def make_approve(
         default=default,
         when_pending=publish.when_pending,
         iceberg_conn_id=publish.iceberg_conn_id,
+        audit_table=publish.audit_table,
         group_name=publish.group_name,
         stage_task_ids=publish.stage_task_ids,
         poll_interval=publish.poll_interval,

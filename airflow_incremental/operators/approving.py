@@ -19,6 +19,7 @@ from airflow_incremental.compat import AirflowFailException, AirflowSkipExceptio
 from airflow_incremental.core.approval import Approval, Decision, must_ask
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import NotApproved, SessionSuperseded
+from airflow_incremental.core.literals import default_audit_table
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.operators import question
 from airflow_incremental.operators.handover import check_same, missing, skip_if_ended, state_of
@@ -124,6 +125,7 @@ def answered(operator: SessionApprovalOperator, context: Mapping[str, Any], even
         msg = f"a later try of the run works on session {session_id}, and asks by itself; the answer changes nothing"
         raise AirflowSkipException(msg)
     owner = owner_of(context, task_id=operator.group_name)
+    report = AuditReport.from_json(state_of(ti, ids, "audit")["report"])
     user = answer["responded_by_user"]
     decision = asked.decision or Decision(
         session=session_id,
@@ -136,6 +138,7 @@ def answered(operator: SessionApprovalOperator, context: Mapping[str, Any], even
         about=asked.about,
     )
     log.info("session %s was %s", session_id, decision)
+    _keep(operator, catalog, opened.plan, report, decision)
     try:
         return _carry_out(operator, catalog, opened, decision, owner)
     except SessionSuperseded as error:
@@ -235,6 +238,16 @@ def _waiting(operator: SessionApprovalOperator, ti: Any, plan: Plan, deadline: d
         look_interval=operator.poll_interval,
     )
     return TaskDeferred(trigger=trigger, method_name="execute_complete")
+
+
+def _keep(
+    operator: SessionApprovalOperator, catalog: Catalog, plan: Plan, report: AuditReport, decision: Decision
+) -> None:
+    """Keep what was decided where the results of audits are kept, before anything follows from it."""
+    from airflow_incremental.sessions.results import keep_decision
+
+    if report.results and operator.audit_table is not False:
+        keep_decision(catalog, operator.audit_table or default_audit_table(plan.target), plan, report, decision)
 
 
 def _carry_out(

@@ -296,7 +296,8 @@ def _check_arguments(function: Callable[..., Any]) -> None:
         ) from None
 
 
-def check_number(value: Any, *, what: str, least: float) -> None:
-    """Check a number that is not templated."""
+def check_number(value: Any, *, what: str, least: float) -> float:
+    """Check a number that is not templated, and return it."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value < least:
         raise ArgumentError(f"{what} is {value!r}", expected=f"a number, {least} or more")
+    return value

@@ -217,8 +217,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.approval, self.approval_on_reject = approval, approval_on_reject
         check_approval(approval, approval_on_reject, alone=self.stage == "all")
         self.on_no_change = one_of(on_no_change, OnNoChange, what="on_no_change")
-        check_number(poll_interval, what="poll_interval", least=0)
-        self.poll_interval = poll_interval
+        self.poll_interval = check_number(poll_interval, what="poll_interval", least=0)
         check_samples(samples)
         self.samples = samples
         check_engine(memory_limit, threads)
@@ -241,7 +240,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             approval=approval,
         )
         self._check_alone()
-        self._declare_assets()
+        if self.stage in ("all", "plan"):
+            self.inlets = [*self.inlets, *self._source_assets()]
+        if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
+            self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
 
     def prepare_template(self) -> None:
         """Check what is known when the DAG is whole and Airflow has read the files that are named: at the end of the import.
@@ -310,12 +312,6 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
         self._engine = DuckDBEngine(memory_limit=self.memory_limit, threads=self.threads)
         return self._engine
-
-    def _declare_assets(self) -> None:
-        if self.stage in ("all", "plan"):
-            self.inlets = [*self.inlets, *self._source_assets()]
-        if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
-            self.outlets = [*self.outlets, *([] if asset in self.outlets else [asset])]
 
     def _target_asset(self) -> Asset | None:
         table = self.target.get("table") if isinstance(self.target, Mapping) else None

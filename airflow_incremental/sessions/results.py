@@ -15,10 +15,17 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.iceberg.audit_table import append_results, find_audit_table, results_of
 
 if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
     from airflow_incremental.audits import Audit
+    from airflow_incremental.core.approval import Decision
+    from airflow_incremental.core.plan import Plan
     from airflow_incremental.sessions.process import Process, Session
 
 log = logging.getLogger(__name__)
+
+#: What the decision of a person is called among the results.
+DECISION = "a person's approval"
 
 
 def keep_results(
@@ -56,6 +63,35 @@ def keep_results(
     rows = [{**shared, **_columns(result)} for result in results]
     append_results(process.catalog, process.results_table, rows, since=plan.created_at)
     log.info("kept %s results of audits in %s", len(rows), process.results_table)
+
+
+def keep_decision(catalog: Catalog, table: str, plan: Plan, report: AuditReport, decision: Decision) -> None:
+    """Write what a person decided on a session beside the results it was decided on, once.
+
+    :param table: the one that the results are kept in.
+    :raises IncrementalError: it could not be kept; a retry does it.
+    """
+    said = decision.to_json()
+    row = {
+        "audited_at": decision.at,
+        "process": plan.process,
+        "session": plan.session,
+        "snapshot_id": decision.snapshot_id,
+        "target": plan.target,
+        "audit_run": hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32],
+        "audit": DECISION,
+        "kind": "approval",
+        "severity": "ask",
+        "passed": decision.approved,
+        "message": str(decision),
+        "observed": _text({name: said[name] for name in ("by", "name", "at")}),
+        "session_rows": report.rows,
+        "verdict": report.verdict,
+        "dag_id": plan.owner.dag_id or None,
+        "run_id": plan.owner.run_id or None,
+        "task_id": plan.owner.task_id or None,
+    }
+    append_results(catalog, table, [row], since=plan.created_at)
 
 
 def kept_results(process: Process, sessions: Sequence[str], name: str) -> list[AuditResult]:

@@ -177,7 +177,7 @@ class IncrementalLoad(TaskGroup):
             from airflow_incremental.operators.approve import make_approve
 
             self.approve = make_approve(
-                self.publish, approval, **asking, arguments={"task_group": self, **extra["approve"]}
+                self.publish, approval, **asking, arguments={"task_group": self, "dag": self.dag, **extra["approve"]}
             )
             self.audit >> self.approve >> self.publish
         #: What the plan says, as references for other tasks: ``session["branch"]``.

@@ -54,7 +54,7 @@ class Loads:
 
     def question(self, name: str, run_id: str) -> Mapping[str, Any]:
         """Wait until a run asks, and return its question."""
-        self.client.wait_for_task(f"approval_{name}", run_id, "load.approve", states=WAITS)
+        self.client.wait_for_task(f"approval_{name}", run_id, "load.approve", states=WAITS, timeout=120)
         return self.look(name, run_id)
 
     def look(self, name: str, run_id: str) -> Mapping[str, Any]:

@@ -173,6 +173,30 @@ def test_approved(desk: Desk, world: World) -> None:
     assert steps.publish(opened, report, decision).did_publish
 
 
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_what_was_decided_is_kept_once_with_the_results(desk: Desk, world: World, option: str) -> None:
+    session = desk.ready()
+    task = desk.task(approval_on_reject="quarantine")
+    desk.wait(task)
+    desk.answer(task, option)
+    desk.answer(task, option)
+    rows = world.catalog.load_table(f"{session.plan.target}__audits").scan().to_arrow().to_pylist()
+    results, decided = [r for r in rows if r["kind"] != "approval"], [r for r in rows if r["kind"] == "approval"]
+    assert [r["audit"] for r in results] == ["row_count"]
+    (row,) = decided
+    assert (row["session"], row["snapshot_id"]) == (session.plan.session, results[0]["snapshot_id"])
+    assert (row["passed"], row["verdict"]) == (option == "Approve", "asks")
+    assert json.loads(row["observed"]) == {"by": "ann", "name": "Ann", "at": "2024-01-02T00:00:00Z"}
+
+
+def test_what_was_decided_is_not_kept_where_results_are_not(desk: Desk, world: World) -> None:
+    session = desk.ready(audit_table=False)
+    task = desk.task(audit_table=False)
+    desk.wait(task)
+    desk.answer(task, "Approve")
+    assert not world.catalog.table_exists(f"{session.plan.target}__audits")
+
+
 def test_rejected_fails_the_task_for_good(desk: Desk, world: World) -> None:
     session = desk.ready()
     task = desk.task()

@@ -46,6 +46,13 @@ def test_it_stands_between_audit_and_publish() -> None:
     assert made.approve.outlets == []
 
 
+def test_a_dag_that_is_named() -> None:
+    dag = new_dag()
+    made = IncrementalLoad("fact", dag=dag, **arguments(approval="always"))
+    assert made.approve is not None
+    assert made.approve.dag is dag
+
+
 def test_without_approval_nothing_is_asked() -> None:
     assert group().approve is None
     assert "approve" not in group().publish.stage_task_ids
