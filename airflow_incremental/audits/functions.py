@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,7 @@ def _finding(audit: PythonCheck, scope: Scope) -> tuple[Finding, tuple[Mapping[s
         )
     said = audit.function(scope.rows.con.sql("SELECT * FROM rows"), scope.subject)
     if isinstance(said, Finding):
+        _check(said, audit)
         return said, ()
     if isinstance(said, bool):
         return Finding(passed=said, message=f"{audit.calls} returned {said}"), ()
@@ -72,3 +74,34 @@ def _finding(audit: PythonCheck, scope: Scope) -> tuple[Finding, tuple[Mapping[s
     samples = () if picked is None else tuple({k: plain(v) for k, v in row.items()} for row in picked.to_pylist())
     message = f"{audit.calls} over {scope.total:,} rows returned {offending:,}"
     return Finding(passed=offending == 0, message=message, offending=offending), samples
+
+
+def _check(said: Finding, audit: PythonCheck) -> None:
+    """Refuse a finding that would pass because it is not what it looks like, or that nobody could keep.
+
+    :raises AuditFailed: always when it is one of these; the error holds no value, which may be a row's.
+    """
+    wrong = [
+        f"{name} of type {type(value).__name__}"
+        for name, value, fits in (
+            ("passed", said.passed, isinstance(said.passed, bool)),
+            ("message", said.message, isinstance(said.message, str)),
+            ("offending", said.offending, type(said.offending) is int and said.offending >= 0),
+            ("observed", said.observed, _is_json(said.observed)),
+        )
+        if not fits
+    ]
+    if wrong:
+        raise AuditFailed(
+            f"the function {audit.calls} of audit {audit.name!r} returned a Finding with {', '.join(wrong)}",
+            expected="passed=True or False, a text as message, offending as an int of 0 or more, and observed as a JSON value",
+            hint="convert them with bool(), str(), int() or float(); JSON has no NaN and no infinity",
+        )
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 import pyarrow as pa
 
-from airflow_incremental.core.errors import ArgumentError, WatermarkLost
+from airflow_incremental.core.errors import ArgumentError, TargetChanged, WatermarkLost
 from airflow_incremental.core.quarantine import Quarantined
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
@@ -92,6 +92,24 @@ def put_aside(session: Session, sealed: Sealed, offenders: Offenders) -> Sealed:
         keys=changed_keys(process, plan, target),
         progress=log.info,
     )
+
+
+def check_staged(session: Session, sealed: Sealed) -> None:
+    """See before a publish that the rows it leaves out are still where they were put.
+
+    :raises TargetChanged: they are not: without them the publish would lose rows.
+    """
+    aside = sealed.output.quarantined
+    if aside is None:
+        return
+    process = session.process
+    waiting = staged_of(process.catalog, aside.table, session.plan.process)
+    if not any(staged.snapshot_id == aside.snapshot_id for staged in waiting):
+        raise TargetChanged(
+            f"the {aside.rows:,} rows that session {session.plan.session} put aside are not in {aside.table} any more",
+            expected="that nobody drops, renames or replaces the quarantine table, or a branch of it, while a session is open",
+            hint="retry the task; it plans anew, and puts them aside again",
+        )
 
 
 def quarantine_all(session: Session, sealed: Sealed, reason: str) -> Quarantined:

@@ -30,7 +30,7 @@ from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
 from airflow_incremental.sessions.process import Finished, Process, Session
-from airflow_incremental.sessions.quarantine import settle, settle_process
+from airflow_incremental.sessions.quarantine import check_staged, settle, settle_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,6 +137,7 @@ def publish(session: Session, report: AuditReport, decision: Decision | None = N
                 continue  # rows were put aside, and the rest was sealed
         check_approved(session, sealed, report, decision)
         try:
+            check_staged(session, sealed)
             found = commit_publish(process.catalog, session.begin, sealed, verdict=report.verdict, decision=decision)
         except SealOutdated:
             log.info(

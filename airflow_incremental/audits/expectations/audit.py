@@ -26,7 +26,8 @@ from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditResult
-from airflow_incremental.core.errors import AuditFailed
+from airflow_incremental.core.errors import ArgumentError, AuditFailed
+from airflow_incremental.core.literals import is_template
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def with_suites(audits: Iterable[Audit | Mapping[str, Any]], *, contexts: bool =
     :raises AuditFailed: a Great Expectations context does not hold the suite.
     """
     found = validate_audits(audits)
+    _refuse_templates(found)
     read = [_with_suite(a, contexts=contexts) if isinstance(a, Expectations) else a for a in found]
     for named, whole in zip(found, read, strict=True):
         if whole.puts_aside and not named.puts_aside:  # the process has to know before it opens a session
@@ -48,6 +50,22 @@ def with_suites(audits: Iterable[Audit | Mapping[str, Any]], *, contexts: bool =
                 hint="give the suite as a file or as its JSON, or all of it the severity, with severity='quarantine'",
             )
     return validate_audits(read)
+
+
+def _refuse_templates(audits: Sequence[Audit]) -> None:
+    """Refuse what is checked no sooner than it is rendered: nothing would be judged, or what is found would block nothing.
+
+    :raises ArgumentError: always for one of these.
+    """
+    for audit in audits:
+        for argument in ("severity", "over", "suite"):
+            given = getattr(audit, argument, None)
+            if is_template(given):
+                raise ArgumentError(
+                    f"{argument} of audit {audit.name!r} is {given!r}, a template that nobody has rendered",
+                    expected="what it stands for",
+                    hint="templates are for operators, which render them when the task runs",
+                )
 
 
 def check_suites(audits: Sequence[Audit], schema: pa.Schema) -> None:

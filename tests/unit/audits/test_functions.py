@@ -40,6 +40,24 @@ def test_what_is_no_answer_is_no_pass(said: object) -> None:
         audit(ROWS, PythonCheck(lambda _rows, _subject: said, name="odd", severity="warn"))
 
 
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ({"passed": "no"}, "passed of type str"),
+        ({"passed": None}, "passed of type NoneType"),
+        ({"message": None}, "message of type NoneType"),
+        ({"offending": -1}, "offending of type int"),
+        ({"offending": 0.5, "observed": float("nan")}, "offending of type float, observed of type float"),
+        ({"observed": b"SECRET"}, "observed of type bytes"),
+    ],
+)
+def test_a_finding_that_is_none_does_not_pass_either(said: dict[str, Any], wrong: str) -> None:
+    finding = Finding(**{"passed": True, "message": "fine", **said})
+    with pytest.raises(AuditFailed, match=f"'odd' returned a Finding with {wrong}. Expected") as caught:
+        audit(ROWS, PythonCheck(lambda _rows, _subject: finding, name="odd", severity="warn"))
+    assert "SECRET" not in everything_said(caught.value)
+
+
 def test_a_function_that_raises_fails_the_session_and_quotes_no_value() -> None:
     def check(rows: Any, _: Any) -> bool:
         raise ValueError(rows.fetchall())

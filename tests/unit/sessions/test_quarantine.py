@@ -11,7 +11,7 @@ import pytest
 from pyiceberg.types import StringType
 
 from airflow_incremental.audits import AcceptedValues, Between, NotNull, RowCount, Unique
-from airflow_incremental.core.errors import ArgumentError, AuditFailed, TableError
+from airflow_incremental.core.errors import ArgumentError, AuditFailed, TableError, TargetChanged
 from airflow_incremental.iceberg import naming, reads
 from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.operators import reports
@@ -256,6 +256,26 @@ def test_a_table_that_is_none_of_this_target_is_refused_before_the_load(world: W
         update.add_column("Quarantined_At", StringType())
     with pytest.raises(TableError, match="column 'Quarantined_At'"):
         plan(world.process(audits=(LOW,)))
+
+
+@pytest.mark.parametrize("how", ["dropped", "renamed", "branch"])
+def test_rows_put_aside_that_are_gone_by_the_publish_are_not_lost(world: World, how: str) -> None:
+    session = opened(world, LOW)
+    report = audit(session, steps.load(session))
+    if how == "dropped":
+        world.catalog.drop_table(QUARANTINE)
+    elif how == "renamed":
+        world.catalog.rename_table(QUARANTINE, "mart.old")
+    else:
+        (ref,) = staged_refs(world)
+        world.catalog.load_table(QUARANTINE).manage_snapshots().remove_branch(ref).commit()
+    with pytest.raises(
+        TargetChanged, match=f"the {report.quarantined} rows that session .* not in {QUARANTINE} any more"
+    ):
+        steps.publish(session, report)
+    assert world.target_rows().total() == 0
+    steps.run(world.process(audits=(LOW,)))
+    check_split(world, lambda row: ["low"] if row[3] > 200 else [])
 
 
 def test_state_cannot_be_carried_past_rows_put_aside(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from airflow_incremental.audits import Expectations
+from airflow_incremental.audits import Audit, Expectations, NotNull
 from airflow_incremental.audits.expectations import gx as runner
 from airflow_incremental.audits.run import check_audits, check_queries
 from airflow_incremental.core.audit import AuditIncomplete
-from airflow_incremental.core.errors import AuditFailed
+from airflow_incremental.core.errors import ArgumentError, AuditFailed
 from tests.unit.audits.expectations.suites import expect, suite
 from tests.unit.audits.rows import audit
 
@@ -115,3 +115,19 @@ def test_want_of_memory_says_nothing_about_the_rows(monkeypatch: pytest.MonkeyPa
     with pytest.raises(AuditIncomplete, match=r"could not judge expectation .*Error") as raised:
         audit(PEOPLE, given)
     assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        NotNull("id", severity="{{ params.severity }}"),  # type: ignore[arg-type]
+        NotNull("id", over="{{ params.over }}"),  # type: ignore[arg-type]
+        Expectations("{{ params.suite }}", severity="block"),
+    ],
+)
+def test_a_template_that_nobody_rendered_lets_nothing_pass(given: Audit) -> None:
+    message = "a template that nobody has rendered"
+    with pytest.raises(ArgumentError, match=message):
+        check_audits([given], PEOPLE.schema)
+    with pytest.raises(ArgumentError, match=message):
+        audit(PEOPLE, given)
