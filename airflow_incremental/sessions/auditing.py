@@ -64,6 +64,22 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
         return _concluded(session, report, session.process.audits, report.results)
 
 
+def answers(session: Session, sealed: Sealed, report: AuditReport) -> bool:
+    """Say whether a report lets a sealed snapshot be published: one of that very snapshot, by all audits of the load as it is now.
+
+    An audit that was added since, or a report that is only half there, says nothing of what was not asked.
+    """
+    if report.snapshot_id != sealed.snapshot_id or report.verdict == "failed":
+        return False
+    found = [r.name for r in report.results]
+    # The results of a suite that is only named are called after it.
+    return all(
+        any(name == wanted or name.startswith(f"{wanted}:") for name in found)
+        for each in session.process.audits
+        for wanted in each.result_names
+    )
+
+
 def audit_again(session: Session, sealed: Sealed, report: AuditReport) -> AuditReport:
     """Bring a report up to date for the same rows sealed again on another ``main``: audits that look beyond them run again.
 

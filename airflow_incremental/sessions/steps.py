@@ -22,7 +22,7 @@ from airflow_incremental.iceberg.publish import publish as commit_publish
 from airflow_incremental.iceberg.seal import Sealed, find_sealed, quarantined_by
 from airflow_incremental.iceberg.seal import seal as commit_seal
 from airflow_incremental.sessions.approving import check_approved
-from airflow_incremental.sessions.auditing import audit, audit_again
+from airflow_incremental.sessions.auditing import answers, audit, audit_again
 from airflow_incremental.sessions.closed import closed
 from airflow_incremental.sessions.keys import changed_keys
 from airflow_incremental.sessions.output import produce
@@ -113,8 +113,8 @@ def publish(session: Session, report: AuditReport, decision: Decision | None = N
     """Make the audited snapshot ``main`` and move the watermark, in one commit.
 
     If ``main`` moved since the seal, or the run was cleared, the same rows are sealed again on top of it first. A report of another
-    snapshot than the one sealed now is not believed: the audits run again. An approval stands for the same rows; what the audits
-    find now has to be what was decided on.
+    snapshot than the one sealed now, or not by all the audits there are now, is not believed: the audits run again. An approval
+    stands for the same rows; what the audits find now has to be what was decided on.
 
     :param decision: of the person who was asked, if one was.
     :raises NotApproved: a person has to decide, and did not, or on something else.
@@ -131,7 +131,7 @@ def publish(session: Session, report: AuditReport, decision: Decision | None = N
         sealed = find_sealed(target, plan)
         if sealed is None:
             raise superseded(plan, read_lock(target, plan.process))
-        if report.snapshot_id != sealed.snapshot_id:
+        if not answers(session, sealed, report):
             report = audit(session, sealed)
             if report.snapshot_id != sealed.snapshot_id:
                 continue  # rows were put aside, and the rest was sealed

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from airflow_incremental.audits import NotNull, RowCount, SqlCheck, Unique
 from airflow_incremental.core.errors import AuditFailed
 from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.sessions import auditing, steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Process, Session
@@ -114,3 +116,26 @@ def test_what_fails_only_on_the_main_that_moved_keeps_the_session_from_being_pub
     world.catalog.load_table(TARGET).delete("id = 1")
     assert steps.run(world.process(audits=[Unique("id", over="table")])).did_publish
     world.check()
+
+
+def test_a_report_that_lacks_an_audit_of_the_load_or_failed_is_not_believed(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1)
+    session = open_session(world.process(audits=[RowCount(1)]))
+    first = steps.audit(session, steps.load(session))
+    more = world.process(audits=[RowCount(1), NotNull("id", name="present"), RowCount(2, name="enough")])
+    edited = attrs.evolve(session, process=more)
+    for unbelievable in (first, attrs.evolve(first, results=())):
+        assert not auditing.answers(edited, found_sealed(edited), unbelievable)
+    asked = attrs.evolve(first, results=[attrs.evolve(r, passed=False) for r in first.results])
+    assert not auditing.answers(session, found_sealed(session), asked)
+    assert auditing.answers(session, found_sealed(session), first)
+    with pytest.raises(AuditFailed, match="enough: 1 rows, expected at least 2"):
+        steps.publish(edited, first)
+    assert world.target_rows().total() == 0
+
+
+def found_sealed(session: Session) -> Sealed:
+    found = find_sealed(session.process.catalog.load_table(TARGET), session.plan)
+    assert found is not None
+    return found
