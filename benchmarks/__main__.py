@@ -23,6 +23,7 @@ NAMES = {
     "noop": "a run with nothing to do",
     "parse": "importing the package in a DAG file",
     "memory": "a load larger than memory",
+    "audits": "checks over many rows, and statistics of many files",
     "late": "a chain of tables while rows come late",
     "late-none": "the same chain while none does",
     "late-dense": "the same chain while they come on ever more days",

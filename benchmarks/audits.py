@@ -1,9 +1,12 @@
 """What auditing costs: six usual checks over many rows, and what manifests know about many files.
 
 The checks are a Great Expectations suite: rows, nulls, uniqueness, a range, a set and a mean. ``fast path`` runs it as an audit of
-this package, ``gx`` is Great Expectations over a pandas frame, and ``sql`` the same checks as one statement
-of DuckDB, written by hand. Each is a process of its own; its times are those of the checks with reading the rows, after
-the imports (of which Great Expectations takes five seconds), its peak is the process's. All must find the same.
+this package, ``gx`` is Great Expectations over a pandas frame, and ``sql`` the same checks as one statement of DuckDB, written by
+hand. Each is a process of its own; its times are those of the checks with reading the rows, after the imports (of which Great
+Expectations takes five seconds), its peak is the process's. All must find the same.
+
+Audits of statistics look over the whole table, with the manifests' entries at hand, as a plan and a seal have read them;
+``entries`` is what reading them takes.
 """
 
 from __future__ import annotations
@@ -11,19 +14,42 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
+import attrs
+
+from airflow_incremental.audits import Audit, ColumnRange, NullFraction, Volume
+from airflow_incremental.audits.run import run_audits
+from airflow_incremental.audits.subject import Subject
+from airflow_incremental.core.audit import Over
+from airflow_incremental.iceberg.statistics import statistics_of
 from benchmarks.auditing import HOWS, MEMORY_LIMIT, make
+from benchmarks.histories import KEPT, History, make_table, new_catalog
 from benchmarks.report import Case, Report
-from benchmarks.timing import Child, Timings, child, children_in_turn, ratio
-
-#: Rows that are checked.
-FULL = (1_000_000, 10_000_000)
-QUICK = (20_000,)
+from benchmarks.timing import Child, Contender, Timings, child, children_in_turn, in_turn, ratio
 
 
-def run(report: Report, home: Path, counts: tuple[int, ...]) -> None:
+@attrs.frozen
+class Size:
+    """How much is audited: rows that are checked, and files of the table whose statistics are."""
+
+    rows: tuple[int, ...]
+    files: int
+
+
+FULL = Size((1_000_000, 10_000_000), 10_000)
+QUICK = Size((20_000,), 200)
+_MOST_MS = 50
+_STATISTICS: tuple[Audit, ...] = (
+    NullFraction("region", 0.01, over="table"),
+    ColumnRange("v", 0, 100, over="table"),
+    Volume(max_ratio=10, over="table"),
+)
+
+
+def run(report: Report, home: Path, size: Size) -> None:
     """Measure, print and judge."""
-    cases = [_checks(report, home, count) for count in counts]
+    cases = [_checks(report, home, count) for count in size.rows]
     report.table(f"Six checks (milliseconds: wall / CPU; DuckDB may use {MEMORY_LIMIT})", cases)
     last = cases[-1]
     rows = f"{last.labels['rows']:,} rows"
@@ -35,6 +61,11 @@ def run(report: Report, home: Path, counts: tuple[int, ...]) -> None:
         most=0.2,
         unit="times",
     )
+
+    case = _statistics(report, home, size.files)
+    report.table("Audits of statistics over a table (milliseconds: wall / CPU)", [case])
+    slowest = max((t for name, t in case.timings.items() if name != "entries"), key=lambda t: t.wall_ms)
+    report.aim(f"an audit of the statistics of {size.files:,} files", slowest.wall_ms, most=_MOST_MS, unit="ms")
 
 
 def _checks(report: Report, home: Path, count: int) -> Case:
@@ -63,3 +94,34 @@ def _checks(report: Report, home: Path, count: int) -> Case:
         },
         counts={f"peak MiB, {how}": max(c.peak_mib for c in found[how]) for how in (*HOWS, "imports")},
     )
+
+
+def _statistics(report: Report, home: Path, files: int) -> Case:
+    report.doing(f"statistics of {files:,} files")
+    table = make_table(new_catalog(home / "table"), "mart.big", History(snapshots=KEPT - 1, files=files))
+    head = table.current_snapshot()
+    assert head is not None
+
+    def no_rows(_over: Over) -> NoReturn:
+        raise AssertionError("no row is read")
+
+    def subject() -> Subject:
+        return Subject(
+            snapshot_id=head.snapshot_id, read=no_rows, statistics=statistics_of(table, head.snapshot_id, ())
+        )
+
+    def ready() -> Subject:
+        found = subject()
+        assert len(found.statistics("table").rows) == files
+        return found
+
+    def work(audits: tuple[Audit, ...], found: Subject) -> None:
+        assert run_audits(audits, found).verdict == "passed"
+
+    each = {audit.type: (audit,) for audit in _STATISTICS} | {"all three": _STATISTICS}
+    timings = in_turn(
+        {"entries": Contender(lambda _: ready())}
+        | {name: Contender(partial(work, audits), ready) for name, audits in each.items()},
+        rounds=2 * report.rounds,
+    )
+    return Case(labels={"files": files}, timings=timings)
