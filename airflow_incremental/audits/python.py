@@ -65,7 +65,7 @@ class PythonCheck(Audit):
     severity: Severity
     over: Over
     #: Not part of the serialised form.
-    function: Check | None = attrs.field(eq=False)
+    function: Check | None = attrs.field(eq=False, repr=False)
     #: How the function is called, for people.
     calls: str
 

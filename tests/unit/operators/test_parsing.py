@@ -316,7 +316,11 @@ def whole_dag() -> DAG:
             write(own.session["branch"])
         group >> own
         IncrementalLoadOperator.partial(
-            task_id="mapped", mode="append", sources={"events": SOURCES["events"].as_dict()}, transform=_function
+            task_id="mapped",
+            mode="append",
+            sources={"events": SOURCES["events"].as_dict()},
+            transform=_function,
+            audits=ALL_AUDITS,
         ).expand_kwargs([{"process": name, "target": IcebergTarget(f"mart.{name}").as_dict()} for name in "xy"])
     return dag
 
