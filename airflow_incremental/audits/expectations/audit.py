@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import attrs
 import pyarrow as pa
 
 from airflow_incremental.audits.base import Audit
@@ -101,7 +102,8 @@ def _(audit: Expectations, scope: Scope) -> Mapping[str, Predicate]:
 
 @results.register
 def _(audit: Expectations, scope: Scope) -> tuple[AuditResult, ...]:
-    measured = {m.name: m for m in scope.measured[audit.name] if not scope.found[m.name].undecided}
+    undecided = {m.name: scope.found[m.name].undecided for m in scope.measured[audit.name]}
+    measured = {m.name: m for m in scope.measured[audit.name] if not undecided[m.name]}
     found: dict[str, AuditResult] = {}
     left = []
     for e in audit.expectations:
@@ -123,7 +125,7 @@ def _(audit: Expectations, scope: Scope) -> tuple[AuditResult, ...]:
         with quiet():
             validations = _gx().evaluate(left, scope.rows, samples=scope.samples)
         for e, validation in zip(left, validations, strict=True):
-            found[e.name] = outcome_of(
+            judged = outcome_of(
                 e,
                 success=validation.success,
                 result=validation.result,
@@ -133,6 +135,10 @@ def _(audit: Expectations, scope: Scope) -> tuple[AuditResult, ...]:
                 samples=validation.samples,
                 wanted=scope.samples,
             )
+            if e.severity == "quarantine" and not judged.passed:
+                why = f"{judged.message}; none is put aside, because DuckDB cannot tell which: {undecided[e.name]}"
+                judged = attrs.evolve(judged, message=why)
+            found[e.name] = judged
     return tuple(found[e.name] for e in audit.expectations)
 
 

@@ -91,3 +91,19 @@ def test_a_suite_that_is_looked_up_late_may_not_put_rows_aside_unasked(tmp_path:
     with pytest.raises(AuditFailed, match=r"only found when it is looked up.*give the suite as a file"):
         steps.run(world.process(audits=[Expectations(path)]))
     assert steps.run(world.process("next", audits=[Expectations(path, severity="quarantine")])).did_publish
+
+
+def test_rows_that_only_great_expectations_can_tell_block_and_the_error_says_why_none_was_put_aside(
+    tmp_path: Path,
+) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1, 2)
+    sql = "SELECT id, ts, region, CASE WHEN id = 1 THEN 0 END AS v10 FROM events"
+    greater = expect(
+        "column_pair_values_a_to_be_greater_than_b", column_A="v10", column_B="id", meta={"severity": "quarantine"}
+    )
+    with pytest.raises(
+        AuditFailed, match=r"rows are not as expected; none is put aside, because DuckDB cannot tell which: "
+    ):
+        steps.run(world.process(audits=[Expectations(suite(greater, name="events"))], transform=sql))
+    assert not world.catalog.table_exists("mart.result__quarantine")
