@@ -52,6 +52,7 @@ def test_a_load_and_then_nothing_to_do(make_world: Worlds, dag_id: str, mode: st
         "quarantine_table": None,
         "late_rows": 1,
         "audits": "passed",
+        "approval": None,
         "complete_through": "2024-01-01T04:00:00Z",
         "skipped": [],
         "watermark": {"events": world.source.current_snapshot().snapshot_id},
