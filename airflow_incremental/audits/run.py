@@ -11,6 +11,7 @@ An audit that cannot be run to its end raises; it never passes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -32,11 +33,14 @@ from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.subject import ROWS, Subject
 from airflow_incremental.audits.trend import Trend
 from airflow_incremental.core.audit import AuditIncomplete, AuditReport, AuditResult, Over
+from airflow_incremental.core.errors import IncrementalError, PlanExpired, TableError
 from airflow_incremental.core.limits import check_samples
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.engines.relations import open_connection
 from airflow_incremental.engines.workdir import work_directory
 from airflow_incremental.engines.worker import Worker
+
+_FOLDERS = re.compile(r"\S*/")
 
 
 def run_audits(
@@ -76,7 +80,7 @@ def run_audits(
         chosen = [audit for audit in found if audit.over == over and audit.reads_rows]
         if not chosen:
             continue
-        read = subject.read(over)
+        read = _opened(subject, over)
         measured = measures_of(chosen, read.schema)
         with _connection(memory_limit, work_dir) as worker:
             rows = Rows(worker, attrs.evolve(read, name=ROWS))
@@ -101,6 +105,26 @@ def run_audits(
         rows=subject.statistics("rows").total if total is None else total,
         results=reported,
     )
+
+
+def _opened(subject: Subject, over: Over) -> SourceRead:
+    """Return what audits of one scope look at; errors name files without their folders, which hold partition values.
+
+    :raises AuditIncomplete: a file is gone.
+    :raises TableError: the rows cannot be read as the table is.
+    """
+    refused: IncrementalError
+    try:
+        return subject.read(over)
+    except PlanExpired as error:
+        refused = AuditIncomplete(
+            _FOLDERS.sub("", error.found),
+            expected="files that stay as long as the session is open",
+            hint="retry the task; if files are gone for good, abandon the session so that the next run plans anew",
+        )
+    except TableError as error:
+        refused = TableError(_FOLDERS.sub("", error.found), expected=error.expected, hint=error.hint)
+    raise refused
 
 
 def _known(audit: Audit, subject: Subject, found: Mapping[str, AuditResult]) -> AuditResult:

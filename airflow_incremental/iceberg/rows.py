@@ -111,12 +111,17 @@ class _Reader:
                     arrays.append(_missing(field, arrow.type, rows.num_rows, self._partition_value(field, file)))
                 else:
                     arrays.append(_project(rows.column(have.name), have.field_type, field.field_type, arrow.type))
-            except (pa.ArrowException, _Absent) as error:
-                raise TableError(
-                    f"column {field.name!r} of data file {file.file_path} cannot be read as {field.field_type}: {error}",
-                    expected="files whose columns fit the table's schema",
-                    hint="rewrite the file with the engine that wrote it",
-                ) from error
+            except _Absent as error:
+                why = str(error)
+            except pa.ArrowException as error:
+                why = type(error).__name__  # its text may quote a value of a row
+            else:
+                continue
+            raise TableError(
+                f"column {field.name!r} of data file {file.file_path} cannot be read as {field.field_type}: {why}",
+                expected="files whose columns fit the table's schema",
+                hint="rewrite the file with the engine that wrote it",
+            )
         return pa.RecordBatch.from_arrays(arrays, schema=self.arrow_schema)
 
     def _partition_value(self, field: NestedField, file: DataFile) -> Any:

@@ -50,6 +50,7 @@ from tests.support.tables import (
     sql_catalog,
 )
 from tests.support.types import EVERY_TYPE, every_type_rows
+from tests.unit.audits.test_failing import everything_said
 
 STRUCT = StructType(NestedField(3, "a", IntegerType()))
 NESTED = Schema(
@@ -190,8 +191,9 @@ def test_values_that_do_not_fit(catalog: Catalog) -> None:
     table = make_table(catalog)
     append(table, (1, at(0)))
     wrong = Schema(NestedField(3, "name", TimestampType()))
-    with pytest.raises(TableError, match=r"column 'name' of data file .* cannot be read as timestamp"):
+    with pytest.raises(TableError, match=r"column 'name' of data file .* cannot be read as timestamp") as caught:
         row_batches(table.refresh(), wrong, [FileScanTask(f) for f in live_files(table)]).read_all()
+    assert "row 1" not in everything_said(caught.value), "a value of a row"
 
 
 def test_orc_and_what_is_beyond_microseconds(catalog: Catalog, tmp_path: Path) -> None:

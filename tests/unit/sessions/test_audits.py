@@ -9,13 +9,16 @@ import attrs
 import pytest
 
 from airflow_incremental.audits import NotNull, RowCount, SqlCheck, Unique
-from airflow_incremental.core.errors import AuditFailed
+from airflow_incremental.core.audit import AuditIncomplete
+from airflow_incremental.core.errors import AuditFailed, TableError
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.seal import Sealed, find_sealed
 from airflow_incremental.sessions import auditing, steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Process, Session
+from tests.support.tables import Operation, commit_snapshot, equality_delete_file, live_files
 from tests.support.world import TARGET, World, hour, rows_table
+from tests.unit.audits.test_failing import everything_said
 
 
 def open_session(process: Process) -> Session:
@@ -139,3 +142,31 @@ def found_sealed(session: Session) -> Sealed:
     found = find_sealed(session.process.catalog.load_table(TARGET), session.plan)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("over", ["rows", "table", "partitions"])
+def test_files_that_are_gone_are_named_without_values_of_rows(tmp_path: Path, over: Any) -> None:
+    world = World(home=tmp_path, target_fields=(("identity", "region"),)).set_up()
+    world.land(1, region="SECRET")
+    session = open_session(world.process(audits=[NotNull("id", over=over)]))
+    sealed = steps.load(session)
+    for file in sealed.output.files:
+        world.target.io.delete(file.file_path)
+    with pytest.raises(
+        AuditIncomplete, match=r"data file inc-.*\.parquet of table .* is gone.*abandon the session"
+    ) as caught:
+        steps.audit(session, sealed)
+    assert "SECRET" not in everything_said(caught.value)
+
+
+def test_equality_deletes_are_told_without_values_of_rows(tmp_path: Path) -> None:
+    world = World(home=tmp_path, target_fields=(("identity", "region"),)).set_up()
+    world.land(1, region="SECRET")
+    steps.run(world.process())
+    deletes = equality_delete_file(world.target, like=live_files(world.target)[0], equality_ids=[1])
+    commit_snapshot(world.target, Operation.DELETE, deletes=[deletes])
+    world.land(2)
+    session = open_session(world.process(audits=[NotNull("id", over="table")]))
+    with pytest.raises(TableError, match="equality deletes in .* hide rows of inc-") as caught:
+        steps.audit(session, steps.load(session))
+    assert "SECRET" not in everything_said(caught.value)
