@@ -104,9 +104,13 @@ def check_staged(session: Session, sealed: Sealed) -> None:
         return
     process = session.process
     waiting = staged_of(process.catalog, aside.table, session.plan.process)
-    if not any(staged.snapshot_id == aside.snapshot_id for staged in waiting):
+    if any(staged.snapshot_id == aside.snapshot_id for staged in waiting):
+        return
+    plan = session.plan
+    # Of a session that another try published, or somebody ended, a moment ago they are not there either; the publish finds that out.
+    if session_of_lock(load_table(process.catalog, plan.target, role="target"), plan.process) == plan.session:
         raise TargetChanged(
-            f"the {aside.rows:,} rows that session {session.plan.session} put aside are not in {aside.table} any more",
+            f"the {aside.rows:,} rows that session {plan.session} put aside are not in {aside.table} any more",
             expected="that nobody drops, renames or replaces the quarantine table, or a branch of it, while a session is open",
             hint="retry the task; it plans anew, and puts them aside again",
         )

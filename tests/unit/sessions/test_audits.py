@@ -167,6 +167,6 @@ def test_equality_deletes_are_told_without_values_of_rows(tmp_path: Path) -> Non
     commit_snapshot(world.target, Operation.DELETE, deletes=[deletes])
     world.land(2)
     session = open_session(world.process(audits=[NotNull("id", over="table")]))
-    with pytest.raises(TableError, match="equality deletes in .* hide rows of inc-") as caught:
+    with pytest.raises(TableError, match=r"equality deletes in .* hide rows of inc-") as caught:
         steps.audit(session, steps.load(session))
     assert "SECRET" not in everything_said(caught.value)

@@ -19,7 +19,7 @@ from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.auditing import audit
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
-from airflow_incremental.sessions.quarantine import quarantine_all, settle_process
+from airflow_incremental.sessions.quarantine import check_staged, quarantine_all, settle_process
 from tests.kill.test_kill import NOW
 from tests.support.balances import Balances
 from tests.support.quarantine import QUARANTINE, check_split, plain, quarantined_rows, staged_refs
@@ -275,6 +275,22 @@ def test_rows_put_aside_that_are_gone_by_the_publish_are_not_lost(world: World, 
         steps.publish(session, report)
     assert world.target_rows().total() == 0
     steps.run(world.process(audits=(LOW,)))
+    check_split(world, lambda row: ["low"] if row[3] > 200 else [])
+
+
+def test_rows_that_another_try_published_a_moment_ago_are_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = opened(world, LOW)
+    report = audit(session, steps.load(session))
+
+    def late(*args: Any) -> None:
+        monkeypatch.undo()
+        steps.publish(session, report)
+        check_staged(*args)
+
+    monkeypatch.setattr(steps, "check_staged", late)
+    assert steps.publish(session, report).did_publish
     check_split(world, lambda row: ["low"] if row[3] > 200 else [])
 
 
