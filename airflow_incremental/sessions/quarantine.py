@@ -107,7 +107,7 @@ def check_staged(session: Session, sealed: Sealed) -> None:
     if any(staged.snapshot_id == aside.snapshot_id for staged in waiting):
         return
     plan = session.plan
-    # Of a session that another try published, or somebody ended, a moment ago they are not there either; the publish finds that out.
+    # Of a session that another try published a moment ago, or somebody ended, they are gone too; the publish itself finds out.
     if session_of_lock(load_table(process.catalog, plan.target, role="target"), plan.process) == plan.session:
         raise TargetChanged(
             f"the {aside.rows:,} rows that session {plan.session} put aside are not in {aside.table} any more",
