@@ -15,7 +15,7 @@ from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
 from airflow_incremental.audits.trend import Trend
-from airflow_incremental.core.audit import AuditReport
+from airflow_incremental.core.audit import AuditIncomplete, AuditReport
 from airflow_incremental.core.errors import AuditFailed, PlanExpired, TargetChanged
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
@@ -179,10 +179,17 @@ def _ending(session: Session) -> Iterator[None]:
 def _put_aside(session: Session, sealed: Sealed, offenders: Offenders) -> Sealed:
     try:
         return put_aside(session, sealed, offenders)
+    except FileNotFoundError:
+        pass  # what it says names the file by its path, which holds partition values
     except (PlanExpired, TargetChanged) as error:
         end_session(session.process.catalog, session.begin, keep=False, reason=error.found)
         settle_process(session.process)
         raise
+    raise AuditIncomplete(
+        f"a data file of session {session.plan.session} was gone when rows of it were to be put aside",
+        expected="files that stay until the session has ended",
+        hint="retry the task; if files are gone for good, abandon the session so that the next run plans anew",
+    )
 
 
 def subject_of(process: Process, target: Table, plan: Plan, sealed: Sealed) -> Subject:

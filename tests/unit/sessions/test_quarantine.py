@@ -11,11 +11,12 @@ import pytest
 from pyiceberg.types import StringType
 
 from airflow_incremental.audits import AcceptedValues, Between, NotNull, RowCount, Unique
+from airflow_incremental.core.audit import AuditIncomplete
 from airflow_incremental.core.errors import ArgumentError, AuditFailed, TableError, TargetChanged
 from airflow_incremental.iceberg import naming, reads
 from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.operators import reports
-from airflow_incremental.sessions import steps
+from airflow_incremental.sessions import auditing, steps
 from airflow_incremental.sessions.auditing import audit
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
@@ -25,6 +26,7 @@ from tests.support.balances import Balances
 from tests.support.quarantine import QUARANTINE, check_split, plain, quarantined_rows, staged_refs
 from tests.support.totals import Totals
 from tests.support.world import World, hour, rows_table
+from tests.unit.audits.test_failing import everything_said
 
 LOW = Between("v10", 0, 200, severity="quarantine", name="low")
 EU = AcceptedValues("region", ["eu"], severity="quarantine", name="eu")
@@ -298,3 +300,23 @@ def test_state_cannot_be_carried_past_rows_put_aside(tmp_path: Path) -> None:
     world = Balances(home=tmp_path)
     with pytest.raises(ArgumentError, match=r"has state='.*', and its audit 'low' has severity='quarantine'"):
         world.process(audits=(LOW,))
+
+
+def test_a_file_that_is_gone_when_its_rows_are_put_aside_is_named_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(home=tmp_path, target_fields=(("identity", "region"),)).set_up()
+    world.land(*range(30), region="SECRET")
+    session = opened(world, LOW)
+    sealed = steps.load(session)
+
+    def put_aside(*args: Any) -> Any:
+        for file in tmp_path.glob("warehouse/mart/result/data/**/*.parquet"):
+            file.unlink()
+        return original(*args)
+
+    original = auditing.put_aside
+    monkeypatch.setattr(auditing, "put_aside", put_aside)
+    with pytest.raises(AuditIncomplete, match="was gone when rows of it were to be put aside") as caught:
+        audit(session, sealed)
+    assert "SECRET" not in everything_said(caught.value)
