@@ -19,7 +19,7 @@ from airflow_incremental.core.audit import AuditIncomplete, AuditReport
 from airflow_incremental.core.errors import AuditFailed, PlanExpired, TargetChanged
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.locks import end_session
+from airflow_incremental.iceberg.locks import check_owned, end_session
 from airflow_incremental.iceberg.reads import placed_files, read_files, read_ranges
 from airflow_incremental.iceberg.statistics import past_publishes, statistics_of
 from airflow_incremental.iceberg.touched import read_touched
@@ -108,6 +108,8 @@ def _run(
     """
     process, plan = session.process, session.plan
     target = load_table(process.catalog, plan.target, role="target")
+    # A later try may have sealed anew, and then there is nothing here to look at.
+    check_owned(target, session.begin)
     found: list[Offenders | None] = [None]
 
     def look(scope: Scope, results: Sequence[AuditResult]) -> None:
