@@ -14,7 +14,7 @@ from tests.property.test_sessions import ADOPT, play
 from tests.support.totals import Totals
 
 slow = settings(
-    max_examples=settings().max_examples * 2 // 5, suppress_health_check=[HealthCheck.too_slow], deadline=None
+    max_examples=settings().max_examples * 3 // 10, suppress_health_check=[HealthCheck.too_slow], deadline=None
 )
 #: Keys, and partitions of the source and the target that tell something of them.
 SHAPES = st.sampled_from(

@@ -17,7 +17,7 @@ from airflow_incremental.sessions import steps
 from tests.support.balances import Balances, Sums
 from tests.support.world import World, hour
 
-slow = settings(max_examples=settings().max_examples // 8, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+slow = settings(max_examples=settings().max_examples // 12, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 #: What came, an hour that is emptied, and the thresholds of the run that follows.
 _ticks = st.lists(
     st.tuples(
