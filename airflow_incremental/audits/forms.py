@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -57,6 +59,12 @@ def audit_from_dict(value: Mapping[str, Any]) -> Audit:
         what = f"does not know {', '.join(map(repr, unknown))}" if unknown else f"lacks {', '.join(map(repr, missing))}"
         raise ArgumentError(f"an audit of type {kind!r} {what}", expected=f"the fields {', '.join(map(repr, known))}")
     return cls.from_fields(fields)
+
+
+def digest_of(audits: Iterable[Audit]) -> str:
+    """Return a digest of audits as they are declared: of suites their text, of functions their names only."""
+    declared = json.dumps([a.as_dict() for a in audits], sort_keys=True, default=str)
+    return hashlib.sha256(declared.encode()).hexdigest()[:16]
 
 
 def validate_audits(

@@ -114,12 +114,14 @@ class AuditReport:
     :param results: one per audit, in the order the author gave them.
     :param quarantined: rows that were put aside before, so that they are not among ``rows``: the two add up to what was written. A
         row that offends several audits counts once.
+    :param audits: digest of the audits it is by, as they were declared.
     """
 
     snapshot_id: int
     rows: int | None
     results: tuple[AuditResult, ...] = ()
     quarantined: int = 0
+    audits: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -152,6 +154,7 @@ class AuditReport:
             "verdict": self.verdict,
             "results": [r.to_json() for r in self.results],
             **({"quarantined": self.quarantined} if self.quarantined else {}),
+            **({"audits": self.audits} if self.audits else {}),
         }
 
     @classmethod
@@ -162,6 +165,7 @@ class AuditReport:
             rows=value["rows"],
             results=tuple(AuditResult.from_json(r) for r in value["results"]),
             quarantined=value.get("quarantined", 0),
+            audits=value.get("audits", ""),
         )
 
     def describe(self) -> str:

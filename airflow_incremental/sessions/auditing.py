@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from airflow_incremental.audits.forms import digest_of
 from airflow_incremental.audits.offenders import find_offenders
 from airflow_incremental.audits.run import run_audits
 from airflow_incremental.audits.subject import ROWS, Subject
@@ -67,9 +68,11 @@ def audit(session: Session, sealed: Sealed) -> AuditReport:
 def answers(session: Session, sealed: Sealed, report: AuditReport) -> bool:
     """Say whether a report lets a sealed snapshot be published: one of that very snapshot, by all audits of the load as it is now.
 
-    An audit that was added since, or a report that is only half there, says nothing of what was not asked.
+    An audit that was added or edited since, or a report that is only half there, says nothing of what was not asked.
     """
     if report.snapshot_id != sealed.snapshot_id or report.verdict == "failed":
+        return False
+    if report.audits != digest_of(session.process.audits):
         return False
     found = [r.name for r in report.results]
     # The results of a suite that is only named are called after it.
@@ -158,6 +161,7 @@ def _concluded(
     :param audits: the audits that ran now.
     :param found: what they found.
     """
+    report = attrs.evolve(report, audits=digest_of(session.process.audits))
     log.info("%s", report.describe())
     # Before the session can end: nothing is published or refused unrecorded.
     keep_results(session, audits, found, report)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_incremental.audits.forms import digest_of
 from airflow_incremental.core.audit import AuditReport, AuditResult
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.iceberg.audit_table import append_results, find_audit_table, results_of
@@ -45,8 +46,7 @@ def keep_results(
     if process.results_table is None or not results:
         return
     owner = plan.owner
-    declared = json.dumps([a.as_dict() for a in audits], sort_keys=True, default=str)
-    mark = hashlib.sha256(f"{plan.session}/{report.snapshot_id}/{declared}".encode()).hexdigest()[:32]
+    mark = hashlib.sha256(f"{plan.session}/{report.snapshot_id}/{digest_of(audits)}".encode()).hexdigest()[:32]
     shared = {
         "audited_at": dt.datetime.now(UTC),
         "process": plan.process,

@@ -130,6 +130,10 @@ def test_a_report_that_lacks_an_audit_of_the_load_or_failed_is_not_believed(tmp_
     edited = attrs.evolve(session, process=more)
     for unbelievable in (first, attrs.evolve(first, results=())):
         assert not auditing.answers(edited, found_sealed(edited), unbelievable)
+    stricter = attrs.evolve(session, process=world.process(audits=[RowCount(99)]))
+    assert not auditing.answers(stricter, found_sealed(session), first), "edited under the same name"
+    half = attrs.evolve(first, results=())
+    assert not auditing.answers(session, found_sealed(session), half)
     asked = attrs.evolve(first, results=[attrs.evolve(r, passed=False) for r in first.results])
     assert not auditing.answers(session, found_sealed(session), asked)
     assert auditing.answers(session, found_sealed(session), first)
