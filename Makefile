@@ -26,6 +26,24 @@ $(READY): requirements.lock pyproject.toml scripts/setup.sh Makefile
 	@scripts/setup.sh $(UV_VERSION)
 	@touch $@
 
+# What the Spark tests need besides: a Python with Spark, and jars that Maven fetches (its settings name a mirror, where there is one).
+READY_SPARK := .venv-spark/.ready
+SPARK_JARS := build/spark-jars/.ready
+
+.PHONY: setup-spark
+setup-spark: $(READY_SPARK) $(SPARK_JARS) ## make .venv-spark and build/spark-jars, which test-spark needs (Java 17 and Maven have to be there)
+
+$(READY_SPARK): $(READY) tests/spark/requirements.lock scripts/setup-spark.sh
+	@echo "Setting up .venv-spark from tests/spark/requirements.lock ..."
+	@scripts/setup-spark.sh
+	@touch $@
+
+$(SPARK_JARS): tests/spark/pom.xml | $(READY_SPARK)
+	@echo "Fetching the jars that tests/spark/pom.xml names ..."
+	@rm -rf build/spark-jars
+	@mvn --batch-mode --quiet --file $< dependency:copy-dependencies@rest-catalog dependency:copy@spark
+	@touch $@
+
 .PHONY: demo
 demo: $(READY) ## late flights in real Airflow: runs by itself, ends by itself, writes build/demo/report.json
 	$(VENV)/python -m demo $(ARGS)
@@ -41,6 +59,11 @@ test: $(READY) ## the tests, as CI runs them (ARGS="-k late -x"), by two process
 .PHONY: test-long
 test-long: $(READY) ## the tests with thousands of random histories
 	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+
+.PHONY: test-spark
+test-spark: $(READY) $(READY_SPARK) $(SPARK_JARS) ## the tests with a real Spark, a REST catalog and PostgreSQL
+	.venv-spark/bin/python -m pytest --confcutdir tests/spark/driver tests/spark/driver
+	$(VENV)/python -m pytest -m spark tests/spark $(ARGS)
 
 .PHONY: lint
 lint: $(READY) ## ruff (all rules), formatting, import contracts
@@ -75,14 +98,15 @@ test-wheel: $(READY) ## install the wheel beside the oldest and the newest Airfl
 
 # Universal: one file for every Python and platform, without the address of the index that it was made with.
 COMPILE := pip compile --quiet --upgrade --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--python-version 3.10 --custom-compile-command "make lock" pyproject.toml
+	--python-version 3.10 --custom-compile-command "make lock"
 
 .PHONY: lock
 lock: $(READY) ## write the lock files anew: the newest of everything that pyproject.toml allows
-	$(UV) $(COMPILE) --extra sensitive --group dev --output-file requirements.lock
-	$(UV) $(COMPILE) tests/packaging/oldest.in --output-file tests/packaging/oldest.lock
+	$(UV) $(COMPILE) pyproject.toml --extra sensitive --group dev --output-file requirements.lock
+	$(UV) $(COMPILE) pyproject.toml tests/packaging/oldest.in --output-file tests/packaging/oldest.lock
+	$(UV) $(COMPILE) tests/spark/requirements.in --output-file tests/spark/requirements.lock
 
 .PHONY: clean
 clean: ## remove everything that make has made
-	rm -rf .venv .venv-tools build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-spark .venv-tools build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
