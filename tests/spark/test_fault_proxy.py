@@ -60,13 +60,17 @@ def test_a_500_after_a_commit_is_a_500_whether_it_landed_or_not(
     assert ids(table) == ([1, 2] if landed else [2])
 
 
-def test_a_500_after_a_commit_of_spark(
+def test_iceberg_in_java_looks_whether_a_commit_has_landed(
     spark: SparkProcess, proxied: SharedCatalog, table: Table, proxy: FaultProxy
 ) -> None:
     proxy.add(Fault(status=500))
-    with pytest.raises(SparkFailed, match="CommitStateUnknown"):
-        spark.sql(proxied, "INSERT INTO raw.t VALUES (1)")
+    spark.sql(proxied, "INSERT INTO raw.t VALUES (1)")
     assert ids(table) == [1]
+    proxy.add(Fault(status=500, landed=False))
+    with pytest.raises(SparkFailed, match="CommitStateUnknown"):
+        spark.sql(proxied, "INSERT INTO raw.t VALUES (2)")
+    assert ids(table) == [1]
+    assert [e.answered for e in proxy.commits()] == [500, 500]
 
 
 def test_an_answer_is_lost(proxied: SharedCatalog, table: Table, proxy: FaultProxy) -> None:
