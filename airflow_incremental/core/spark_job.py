@@ -11,6 +11,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import attrs
+
 from airflow_incremental.core.ranges import MAX_TIME, MIN_TIME, EventRanges
 
 #: Version of the document; a driver refuses one it does not know.
@@ -46,6 +48,40 @@ class SparkRunner(Protocol):
 
         :raises TransformError: it could not be started, or ended with an error; the driver's own comes first in its text.
         """
+
+
+@attrs.frozen(kw_only=True)
+class SparkRead:
+    """Rows of a source as Spark can read them: of a snapshot, or those that a run of append snapshots added.
+
+    A read of a snapshot applies its row-level deletes and has the columns the table had then; a read of appends applies none, and
+    has the columns the table has now.
+    """
+
+    #: Either this, the snapshot that is read, or ``start`` (exclusive) and ``end`` (inclusive) of a run of append snapshots.
+    snapshot: int | None = None
+    start: int | None = None
+    end: int | None = None
+    #: Only rows of these data files, or without those of some; at most one of the two.
+    files: tuple[str, ...] | None = None
+    not_files: tuple[str, ...] | None = None
+    #: Only rows with these event times, and without those with some. Where the files are given, the first only tells where to look.
+    keep: EventRanges | None = None
+    drop: EventRanges | None = None
+    #: Name of a column where it is read -> its name at the pinned snapshot, in the order there; a column that is missing is null.
+    columns: Mapping[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        where = {"snapshot": self.snapshot} if self.start is None else {"start": self.start, "end": self.end}
+        return {
+            **where,
+            "files": None if self.files is None else list(self.files),
+            "not_files": None if self.not_files is None else list(self.not_files),
+            "keep": None if self.keep is None else ranges_as_job(self.keep),
+            "drop": None if self.drop is None else ranges_as_job(self.drop),
+            "columns": dict(self.columns),
+        }
 
 
 def ranges_as_job(ranges: EventRanges) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
     AddSnapshotUpdate,
     AssertRefSnapshotId,
+    RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetSnapshotRefUpdate,
     TableRequirement,
@@ -38,7 +39,7 @@ from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import Built, build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit, discard, load_table
-from airflow_incremental.iceberg.refs import removal, session_refs
+from airflow_incremental.iceberg.refs import removal, session_refs, stray_refs
 from airflow_incremental.iceberg.sharing import check_scopes
 from airflow_incremental.iceberg.state import published, words_of
 
@@ -135,7 +136,7 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
         check_scopes(table, spec, replaces=bool(plan.replaced))
         built = _begin_record(table, plan, parent=table.metadata.refs[MAIN_BRANCH].snapshot_id)
         made.add(built.snapshot.snapshot_id)
-        updates: list[TableUpdate] = []
+        updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=r) for r in stray_refs(table, plan.process)]
         if over is not None:
             # The lock ref itself is moved, not removed: everything else of the old session goes.
             old = [r for r in session_refs(table, plan.process, over.plan.session) if r != lock]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Every key this package writes to a table property or a snapshot summary starts with it.
 PREFIX = "incremental."
 
@@ -56,6 +58,8 @@ STAGED_OF = PREFIX + "staged-of"
 REASON = PREFIX + "reason"
 
 _STATE = PREFIX + "process."
+#: Ids of sessions, see ``core.plan.new_session_id``.
+_SESSION = r"\d{8}T\d{6}-[0-9a-f]{8}"
 
 
 def state_property(process: str) -> str:
@@ -81,6 +85,13 @@ def data_ref(process: str, session: str) -> str:
 def scratch_ref(process: str, session: str, chunk: int = 0, attempt: int = 0) -> str:
     """Return the branch a chunk of a session, or the author's own tasks, write to."""
     return f"{data_ref(process, session)}_{chunk}_{attempt}"
+
+
+def attempt_of_ref(name: str, process: str, session: str | None = None) -> int | None:
+    """Return the attempt whose branch a ref is, from 1, or None if it is none of the process (and session)."""
+    of_session = _SESSION if session is None else re.escape(session)
+    found = re.fullmatch(rf"inc_{re.escape(process)}_{of_session}_0_([1-9]\d*)", name)
+    return None if found is None else int(found[1])
 
 
 def failed_ref(session: str) -> str:

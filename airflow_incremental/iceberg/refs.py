@@ -26,6 +26,24 @@ def session_refs(table: Table, process: str, session: str) -> list[str]:
     return found
 
 
+def stray_refs(table: Table, process: str) -> list[str]:
+    """Return branches that an application of a closed session of a process made again, because it woke up after it was given up.
+
+    Nobody reads them; the process's next session drops them. Snapshots they point at are expired like any others.
+    """
+    index, lock = snapshot_index(table), table.metadata.refs.get(naming.lock_ref(process))
+    begin = None if lock is None else index.get(lock.snapshot_id)
+    own = None if begin is None else words_of(begin).get(naming.SESSION)
+    return [
+        name
+        for name, ref in table.metadata.refs.items()
+        if naming.attempt_of_ref(name, process)
+        and not (own and name.startswith(f"{naming.data_ref(process, own)}_"))
+        # What bears a record of ours is a branch of another process, with an odd name.
+        and (ref.snapshot_id not in index or naming.RECORD not in words_of(index[ref.snapshot_id]))
+    ]
+
+
 def removal(
     table: Table, refs: Iterable[str], *, keep: int | None = None, fork: int | None = None
 ) -> tuple[TableUpdate, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 from pyiceberg.manifest import (
@@ -42,21 +42,32 @@ class RowDeletesIndex:
         )
         self._positions.add_delete_file(entry, partition_key=file.partition)
 
+    def hiding(self, file: DataFile, sequence_number: int) -> list[DataFile]:
+        """Return the files of row-level deletes that may hide rows of a data file."""
+        return [
+            *self._positions.for_data_file(sequence_number, file, partition_key=file.partition),
+            *self._equal(file, sequence_number),
+        ]
+
     def task(self, file: DataFile, sequence_number: int) -> FileScanTask:
         """Return how a data file has to be read.
 
         :raises TableError: equality deletes apply to it, which cannot be read.
         """
-        for deletes, sequence in self._equality:
-            if sequence > sequence_number and self._same_partition(deletes, file):
-                raise TableError(
-                    f"equality deletes in {deletes.file_path} hide rows of {file.file_path} of table {'.'.join(self.table.name())}",
-                    expected="files without equality deletes, which pyiceberg cannot apply",
-                    hint="compact the table with its own engine (rewrite_data_files), which applies them",
-                )
+        for deletes in self._equal(file, sequence_number):
+            raise TableError(
+                f"equality deletes in {deletes.file_path} hide rows of {file.file_path} of table {'.'.join(self.table.name())}",
+                expected="files without equality deletes, which pyiceberg cannot apply",
+                hint="compact the table with its own engine (rewrite_data_files), which applies them",
+            )
         return FileScanTask(
             file, delete_files=self._positions.for_data_file(sequence_number, file, partition_key=file.partition)
         )
+
+    def _equal(self, file: DataFile, sequence_number: int) -> Iterator[DataFile]:
+        for deletes, sequence in self._equality:
+            if sequence > sequence_number and self._same_partition(deletes, file):
+                yield deletes
 
     def _same_partition(self, deletes: DataFile, file: DataFile) -> bool:
         if self.table.specs()[deletes.spec_id].is_unpartitioned():
