@@ -23,6 +23,8 @@ DRIVER = "incremental.driver"
 DRIVER_REPORT = "incremental.driver-report"
 DONE = "done"
 FAILED = "failed"
+#: In the report of an application that failed, under ``code``: a snapshot or file that it had to read is gone.
+EXPIRED = "expired"
 #: Conf of the Spark session that times and casts depend on; set at run time, whatever the cluster says.
 SESSION_CONF: Mapping[str, str] = {"spark.sql.session.timeZone": "UTC", "spark.sql.ansi.enabled": "true"}
 

@@ -29,6 +29,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DateType, IcebergType, TimestamptzType
 from pyiceberg.utils.datetime import date_str_to_days
@@ -36,7 +37,7 @@ from pyiceberg.utils.datetime import date_str_to_days
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.iceberg.bounds import EventColumn
-from airflow_incremental.iceberg.build import LiveFile
+from airflow_incremental.iceberg.build import LiveFile, snapshot_index
 from airflow_incremental.iceberg.keys import KeyIndex, KeySet
 from airflow_incremental.iceberg.masks import Scope, inside
 from airflow_incremental.iceberg.rows import row_batches
@@ -65,7 +66,7 @@ class RowSet:
     keys: KeySet | None
     #: Columns of the table that hold the keys.
     key_columns: tuple[str, ...]
-    _column: EventColumn | None
+    column: EventColumn | None
     _index: KeyIndex | None
 
     @classmethod
@@ -94,9 +95,13 @@ class RowSet:
             index=None if keys is None else KeyIndex.of(table, columns, table.schema(), keys),
         )
 
-    def live(self) -> Iterator[Touched]:
-        """Yield the data files on ``main`` that may hold such rows; only manifests that can list some are read."""
-        table, head = self.table, self.table.current_snapshot()
+    def live(self, snapshot: Snapshot | None = None) -> Iterator[Touched]:
+        """Yield the data files that may hold such rows; only manifests that can list some are read.
+
+        :param snapshot: whose files; default is the head of ``main``.
+        """
+        table = self.table
+        head = table.current_snapshot() if snapshot is None else snapshot
         if MAIN_BRANCH not in table.metadata.refs or head is None or not self.ranges:
             return
         schema, specs = table.schema(), table.metadata.specs()
@@ -123,7 +128,7 @@ class RowSet:
         scoped = _in_scope(self.table, file, spec_id, self.scope)
         if scoped is False:
             return False
-        ranged = _in_ranges(file, spec_id, self._column, self.ranges)
+        ranged = _in_ranges(file, spec_id, self.column, self.ranges)
         if ranged is False:
             return False
         if self._index is not None:
@@ -143,6 +148,27 @@ class RowSet:
         schema = self.table.schema()
         told = Schema(*(f for f in schema.fields if f.name in names))
         return any(pc.any(self.mask(batch)).as_py() for batch in row_batches(self.table, told, [task]))
+
+
+def replaceable(table: Table, snapshot_id: int, *, event_time: str | None, ranges: EventRanges, scope: Scope) -> bool:
+    """Say whether the rows of ranges and scope fill whole files of a snapshot, so that engines can drop them by an expression.
+
+    Such an expression has to hold for every row of a file by one of its ranges, or for rows without event time.
+    """
+    snapshot = snapshot_index(table).get(snapshot_id)
+    if snapshot is None:
+        return False
+    rows = RowSet.of(table, event_time=event_time, ranges=ranges, scope=scope)
+    return all(touched.whole and not _mixed(touched.live, rows) for touched in rows.live(snapshot))
+
+
+def _mixed(live: LiveFile, rows: RowSet) -> bool:
+    """Say whether a file may hold rows with an event time and rows without one."""
+    column, spec_id = rows.column, live.manifest.partition_spec_id
+    if column is None or rows.ranges.is_everything:
+        return False
+    held = column.ranges(live.file, spec_id)
+    return column.nulls(live.file, spec_id) != 0 and (held is None or bool(held))
 
 
 def _in_scope(table: Table, file: DataFile, spec_id: int, scope: Scope) -> bool | None:

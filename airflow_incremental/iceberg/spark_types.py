@@ -25,6 +25,7 @@ from pyiceberg.types import (
 )
 
 from airflow_incremental.core.errors import TableError
+from airflow_incremental.iceberg.bounds import EventColumn
 
 _PRIMITIVE: dict[type[IcebergType], str] = {
     BooleanType: "boolean",
@@ -56,6 +57,17 @@ def spark_type(table: Table, schema: Schema, column: str) -> str:
     :raises TableError: there is none.
     """
     return _spark_type(schema.find_field(column).field_type, table, column)
+
+
+def spark_event_time(table: Table, schema: Schema, name: str) -> tuple[str, str] | tuple[None, None]:
+    """Return what an event-time column is called in a schema, and its type: ``date``, ``timestamp`` or (with zone) ``timestamptz``.
+
+    :param name: as the column is declared; it may have had another name under the schema, or not have been there.
+    :raises TableError: there is no such column, or it is of another type.
+    """
+    column = EventColumn.of(table, name, schema=schema)
+    field = next((f for f in schema.fields if f.field_id == column.field_id), None)
+    return (None, None) if field is None else (field.name, str(field.field_type))
 
 
 def _spark_type(kind: IcebergType, table: Table, column: str) -> str:

@@ -1,4 +1,4 @@
-"""What a session writes: by its transform, once or step by step, or what the author's own tasks put on the scratch branch."""
+"""What a session writes: by its transform, once or step by step, here or on Spark, or what the author's own tasks wrote."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from airflow_incremental.core.ranges import Grain, format_time
+from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.stateful import cut
 from airflow_incremental.iceberg.progress import Progress, find_progress, save_progress
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
 from airflow_incremental.sessions.reading import source_changes, source_reads
+from airflow_incremental.sessions.spark import produce_with_spark
 from airflow_incremental.sessions.state import keep_state
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def produce(session: Session, target: Table, fingerprint: str, keys: KeySet | No
     process, plan = session.process, session.plan
     if process.transform is None:
         return collect(target, process.spec, plan)
+    if isinstance(process.transform, SparkRunner):
+        return produce_with_spark(session, process.transform, target, fingerprint, keys)
     producer = _Producer(
         session=session,
         target=target,

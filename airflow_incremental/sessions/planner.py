@@ -24,6 +24,7 @@ from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, make_plan
 from airflow_incremental.core.ranges import UTC, Grain
+from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.audit_table import find_audit_table
@@ -276,6 +277,12 @@ def _create(process: Process) -> Table:
         raise TableError(
             f"the target {spec.target.table!r} does not exist, and without a transform its columns are not known",
             expected="an existing target when the writes are your own",
+            hint="create the table first",
+        )
+    if isinstance(process.transform, SparkRunner):
+        raise TableError(
+            f"the target {spec.target.table!r} does not exist, and what a transform on Spark returns is not known before it runs",
+            expected="an existing target",
             hint="create the table first",
         )
     if spec.state is not None:

@@ -13,10 +13,12 @@ from airflow_incremental.core.approval import ApprovalPolicy, Decision
 from airflow_incremental.core.literals import AuditTable, check_audit_table, default_audit_table
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.quarantine import check_quarantine, default_table
+from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.fingerprint import fingerprint
+from airflow_incremental.iceberg.scratch import OWN_WRITES
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -33,8 +35,8 @@ class Process:
 
     :param owner: who runs it. Without a run id the open session of a caller that died is not found again by itself: give each run
         an id of its own, and a retry the same.
-    :param transform: SQL text or a Python callable (see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`); None when the
-        author's own tasks write to the session's scratch branch.
+    :param transform: SQL text or a Python callable (see :class:`~airflow_incremental.engines.duckdb.DuckDBEngine`); what runs it on
+        Spark; None when the author's own tasks write to the session's scratch branch.
     :param audits: checks of what the session wrote; a failed blocking one keeps it from being published.
     :param quarantine_table: where rows are put aside that offend an audit with severity ``quarantine``; default is
         ``<target>__quarantine``. It is created when the first rows come.
@@ -53,7 +55,7 @@ class Process:
     spec: ProcessSpec
     catalog: Catalog
     owner: Owner
-    transform: str | Callable[..., Any] | None
+    transform: str | Callable[..., Any] | SparkRunner | None
     audits: Sequence[Audit] = ()
     audit_table: AuditTable = None
     engine: DuckDBEngine = attrs.field(factory=DuckDBEngine)
@@ -93,7 +95,9 @@ class Process:
 
         What of a callable it covers, and what not, says :mod:`airflow_incremental.engines.fingerprint`.
         """
-        return "own-writes" if self.transform is None else fingerprint(self.transform)
+        if self.transform is None:
+            return OWN_WRITES
+        return self.transform.fingerprint if isinstance(self.transform, SparkRunner) else fingerprint(self.transform)
 
 
 @attrs.frozen(kw_only=True)

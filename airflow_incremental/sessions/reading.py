@@ -36,7 +36,7 @@ def source_reads(
     """
     found = []
     for source in plan.sources:
-        table = _table(process, plan, source)
+        table = source_table(process, plan, source)
         if source.derivation == "lookup":
             found.append(_ranges(process, source, table, None))
         elif plan.reads_added_rows:
@@ -69,7 +69,9 @@ def _changed_rows(process: Process, plan: Plan, source: SourcePlan) -> ChangedRo
         changes, table = pinned_changes(process, plan, source)
         return read_changed(table, source, changes, event_time=event_time)
     # What is computed again on purpose counts as changed, whole.
-    whole = _ranges(process, source, _table(process, plan, source), None if plan.read.is_everything else plan.read)
+    whole = _ranges(
+        process, source, source_table(process, plan, source), None if plan.read.is_everything else plan.read
+    )
     return ChangedRows(
         added=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_added"),
         removed=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_removed", parts=(), rows=0, bytes=0, files=0),
@@ -86,7 +88,11 @@ def _ranges(process: Process, source: SourcePlan, table: Table, keep: EventRange
     return read_ranges(table, source.name, source.pinned.snapshot_id, event_time=event_time, keep=keep)
 
 
-def _table(process: Process, plan: Plan, source: SourcePlan) -> Table:
+def source_table(process: Process, plan: Plan, source: SourcePlan) -> Table:
+    """Return the table of a source.
+
+    :raises PlanExpired: another one has its name now.
+    """
     table = load_table(process.catalog, source.table, role="source")
     if str(table.metadata.table_uuid) != source.pinned.table_uuid:
         raise PlanExpired(
@@ -99,7 +105,6 @@ def _table(process: Process, plan: Plan, source: SourcePlan) -> Table:
 def _of_keys(process: Process, plan: Plan, source: SourcePlan, table: Table, keys: KeySet) -> SourceRead:
     """Return all rows of the keys; where their horizon is known, no file farther from the changes is looked into."""
     spec = process.spec
-    changed = EventRanges.union_of(s.changed for s in plan.sources if s.derivation != "lookup")
     return read_keys(
         table,
         source.name,
@@ -107,8 +112,16 @@ def _of_keys(process: Process, plan: Plan, source: SourcePlan, table: Table, key
         keys=keys,
         columns=key_columns(spec, source.name),
         event_time=spec.sources[source.name].event_time,
-        within=None if spec.key_horizon is None else changed.widened(spec.key_horizon),
+        within=changed_span(spec, plan),
     )
+
+
+def changed_span(spec: ProcessSpec, plan: Plan) -> EventRanges | None:
+    """Return the event times all rows of the changed keys are known to have; None if they may have any."""
+    if spec.key_horizon is None:
+        return None
+    changed = EventRanges.union_of(s.changed for s in plan.sources if s.derivation != "lookup")
+    return changed.widened(spec.key_horizon)
 
 
 def pinned_changes(process: Process, plan: Plan, source: SourcePlan) -> tuple[ChangeSet, Table]:
@@ -116,7 +129,7 @@ def pinned_changes(process: Process, plan: Plan, source: SourcePlan) -> tuple[Ch
 
     :raises PlanExpired: it cannot be found any more, or it is something else than was planned.
     """
-    spec, table = process.spec, _table(process, plan, source)
+    spec, table = process.spec, source_table(process, plan, source)
     try:
         changes = detect(
             table,

@@ -85,6 +85,8 @@ class World:
     name: str = "proc"
     scope: Mapping[str, Any] | None = None
     over: Callable[[Owner], bool] = lambda _owner: True
+    #: Makes of the transform's SQL what runs it elsewhere; None runs it here.
+    runner: Callable[[str], Any] | None = None
     next_id: int = 0
     run: int = 0
 
@@ -154,7 +156,10 @@ class World:
             "transform": APPEND_SQL if self.mode == "append" else OVERWRITE_SQL,
             "run_is_over": self.over,
         }
-        return Process(**{**values, **changes})
+        values |= changes
+        if self.runner is not None and isinstance(values["transform"], str):
+            values["transform"] = self.runner(values["transform"])
+        return Process(**values)
 
     def land(self, *hours: float | None, region: str = "eu") -> list[Row]:
         """Commit one append of rows with these event times (hours after the first day began; None for null)."""

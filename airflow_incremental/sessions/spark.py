@@ -1,0 +1,147 @@
+"""A load that runs on Spark: a new branch, a job for it, and what the application left there."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+from airflow_incremental.core.errors import PlanExpired, TransformError
+from airflow_incremental.core.spark_job import DONE, EXPIRED, FAILED
+from airflow_incremental.iceberg.attempts import AttemptEnd, begin_attempt, end_of
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.locks import check_owned
+from airflow_incremental.iceberg.scratch import collect
+from airflow_incremental.iceberg.seal import Output
+from airflow_incremental.sessions.spark_document import job_document, job_sources, parts_of
+
+if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
+    from airflow_incremental.core.spark_job import SparkRunner
+    from airflow_incremental.iceberg.attempts import Attempt
+    from airflow_incremental.iceberg.keys import KeySet
+    from airflow_incremental.sessions.process import Session
+
+log = logging.getLogger(__name__)
+
+
+def produce_with_spark(
+    session: Session, runner: SparkRunner, target: Table, fingerprint: str, keys: KeySet | None
+) -> Output:
+    """Run the session's application, and return the data files it wrote on the branch of its attempt.
+
+    Every call begins a new attempt: nothing of an earlier one is taken, and one that still runs writes to a branch of its own.
+
+    :param fingerprint: of the transform.
+    :param keys: the keys that are computed, for a plan that replaces rows by key.
+    :raises TransformError: the application failed, or did not say that it was done, or wrote what the plan does not allow.
+    :raises PlanExpired: what the plan pinned is gone.
+    :raises SessionSuperseded: the session does not hold the lock any more.
+    """
+    process, plan = session.process, session.plan
+    if plan.mode == "stateful" and not parts_of(process, plan):
+        return _nothing(target, fingerprint)
+    attempt = begin_attempt(process.catalog, session.begin)
+    target = load_table(process.catalog, plan.target, role="target")
+    job = job_document(session, runner, target, attempt)
+    for name, source in job["sources"].items():
+        log.info("%s: %s", name, _described(source["rows"]))
+    log.info("attempt %s of session %s: Spark writes to branch %s", attempt.number, plan.session, attempt.branch)
+    started = time.monotonic()
+    try:
+        runner.run(job)
+    except TransformError as error:
+        _check_failure(session, runner, attempt, error)
+        raise
+    target = load_table(process.catalog, plan.target, role="target")
+    check_owned(target, session.begin)
+    end = end_of(target, attempt)
+    if end is None or end.outcome != DONE:
+        _check_failure(session, runner, attempt, None)
+        raise _unfinished(target, attempt)
+    output = collect(target, process.spec, plan, branch=attempt.branch, fingerprint=fingerprint, keys=keys)
+    log.info(
+        "Spark wrote %s rows in %s files (%.1f s)",
+        f"{output.rows:,}",
+        f"{len(output.files):,}",
+        time.monotonic() - started,
+    )
+    return output
+
+
+def _nothing(target: Table, fingerprint: str) -> Output:
+    return Output(
+        files=(),
+        write_id=uuid.uuid4(),
+        fingerprint=fingerprint,
+        schema_id=target.metadata.current_schema_id,
+        spec_id=target.metadata.default_spec_id,
+    )
+
+
+def _check_failure(session: Session, runner: SparkRunner, attempt: Attempt, error: TransformError | None) -> None:
+    """Raise what is behind an application that did not end well, if it is more than how it ended tells.
+
+    :param error: of the runner; None if it noticed nothing.
+    :raises SessionSuperseded: its branch was taken away with the session.
+    :raises PlanExpired: what it had to read is gone.
+    :raises TransformError: with the application's own error first.
+    """
+    process, plan = session.process, session.plan
+    target = load_table(process.catalog, plan.target, role="target")
+    check_owned(target, session.begin)
+    job_sources(process, plan, runner)
+    end = end_of(target, attempt)
+    if end is not None and end.report.get("code") == EXPIRED:
+        raise PlanExpired(
+            str(end.report.get("error")),
+            expected="the files of the planned snapshots to exist until the session is over",
+            hint="retry the task; it plans anew. If it happens again, let the source keep expired files longer",
+        ) from error
+    if end is not None and end.outcome == FAILED:
+        raise _failed(end, attempt, error) from error
+
+
+def _failed(end: AttemptEnd, attempt: Attempt, error: TransformError | None) -> TransformError:
+    """Return the error of an application that says what went wrong."""
+    told = str(end.report.get("error") or "the Spark application failed and did not say why")
+    if error is not None and told in error.found:
+        return error
+    where = str(end.report.get("where") or "")
+    found = TransformError(
+        told + (f" (while it did its {where})" if where else ""),
+        expected=f"the rows of the plan on branch {attempt.branch!r}",
+        hint=str(end.report.get("hint") or "see the application's log"),
+    )
+    # It may have failed for a reason that passes, such as an executor that was lost.
+    found.retryable = True
+    return found
+
+
+def _unfinished(target: Table, attempt: Attempt) -> TransformError:
+    kept = "" if attempt.branch in target.metadata.refs else ", which is gone"
+    found = TransformError(
+        f"the Spark application of attempt {attempt.number} ended without a word on branch {attempt.branch!r}{kept}: it did not "
+        "finish, or still runs",
+        expected="a last commit on the branch that says it is done",
+        hint="see the application's log, and retry the task: it begins a new attempt. If the task did not wait for the application "
+        "(spark.yarn.submit.waitAppCompletion=false, or a deploy mode that returns at once), let it",
+    )
+    found.retryable = True
+    return found
+
+
+def _described(reads: list[dict[str, object]]) -> str:
+    """Return in words how the rows of a source are read."""
+    runs = sum(1 for r in reads if "start" in r)
+    whole = sum(1 for r in reads if "start" not in r and r["files"] is None)
+    rest = [r["files"] for r in reads if "start" not in r and r["files"] is not None]
+    files = sum(len(f) for f in rest if isinstance(f, list))
+    told = [
+        f"{runs:,} incremental reads" if runs else "",
+        "a pinned snapshot" if whole else "",
+        f"{files:,} files by name" if files else "",
+    ]
+    return " and ".join(t for t in told if t) or "nothing to read"
