@@ -6,7 +6,7 @@ set -eu
 for program in java mvn; do
     if ! command -v $program >/dev/null; then
         echo "No $program found: Spark 4.1 runs on Java 17 or 21, and Maven fetches its jars." >&2
-        echo "What to do: install them (on Debian: apt-get install openjdk-17-jre-headless maven)." >&2
+        echo "What to do: install them (on Debian: apt-get install default-jre-headless maven)." >&2
         exit 1
     fi
 done

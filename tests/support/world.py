@@ -81,6 +81,8 @@ class World:
     target_fields: tuple[tuple[str, str], ...] | None = None
     source_fields: tuple[tuple[str, str], ...] = ()
     catalog_uri: str | None = None
+    #: Opens another catalog than the SQL catalog below ``home``; its namespaces are there.
+    opens: Callable[[], Catalog] | None = None
     policies: Mapping[str, Any] = attrs.field(factory=dict)
     name: str = "proc"
     scope: Mapping[str, Any] | None = None
@@ -104,7 +106,7 @@ class World:
     @property
     def catalog(self) -> Catalog:
         """A new catalog object, as every task process has its own."""
-        return new_catalog(self.home, self.catalog_uri)
+        return new_catalog(self.home, self.catalog_uri) if self.opens is None else self.opens()
 
     @property
     def target_schema(self) -> pa.Schema:
