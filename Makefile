@@ -78,7 +78,7 @@ format: $(READY) ## put the code into the form that lint asks for, as far as a t
 
 .PHONY: typecheck
 typecheck: $(READY) ## mypy, strict
-	$(VENV)/mypy $(wildcard airflow_incremental demo benchmarks)
+	$(VENV)/mypy $(wildcard airflow_incremental airflow_incremental_spark demo benchmarks)
 
 .PHONY: bench
 bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json and *.csv

@@ -1,0 +1,113 @@
+"""The keys that a ``merge`` session computes, and the rows of a source that have one of them.
+
+Spark's joins do not tell Iceberg which files may hold a key, so conditions on the key columns do: a few keys are listed, of more
+the spans in which they lie are. What is left is joined exactly.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from airflow_incremental_spark.changes import changed_keys
+from airflow_incremental_spark.document import quote
+from airflow_incremental_spark.reads import SourceReader, union
+from airflow_incremental_spark.settings import functions_of
+
+#: Keys that are listed; Iceberg compares no more values than this with the bounds of a file.
+LISTED = 200
+#: Keys of which spans are made.
+SPANNED = 100_000
+#: Spans that are given to Iceberg.
+SPANS = 64
+_SPANNED_TYPES = frozenset({"integer", "long", "date", "decimal"})
+
+
+class Keys:
+    """Distinct keys, under the names of the target's columns, kept by Spark until :meth:`forget`."""
+
+    def __init__(self, frame: Any) -> None:
+        self.frame = frame.persist()
+        self.columns: list[str] = list(frame.columns)
+        self.count: int = self.frame.count()
+        self._first: list[tuple[Any, Any]] | None = None
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any], readers: Mapping[str, SourceReader]) -> Keys | None:
+        """Find the keys of the rows that changed in the drivers; None for a job that computes no keys."""
+        wanted = document.get("keys")
+        if wanted is None:
+            return None
+        found = []
+        for name, columns in wanted["sources"].items():
+            source, reader = document["sources"][name], readers[name]
+            if not source["added"] and not source["removed"]:
+                continue
+            removed = reader.frame(source["removed"]) if source["removed"] else None
+            pairs = dict(zip(wanted["columns"], columns))
+            found.append(changed_keys(reader.frame(source["added"]), removed, pairs))
+        if not found:
+            name = next(iter(wanted["sources"]))
+            found = [changed_keys(readers[name].empty, None, dict(zip(wanted["columns"], wanted["sources"][name])))]
+        return cls(union(found).distinct() if len(found) > 1 else found[0])
+
+    def rows(self, frame: Any, columns: list[str]) -> Any:
+        """Return the rows of a DataFrame that have one of the keys.
+
+        :param columns: its columns that hold the key, in the order of the keys' columns.
+        """
+        return self._joined(self._pruned(frame, columns), columns, "left_semi")
+
+    def others(self, frame: Any) -> Any:
+        """Return the rows of a DataFrame with the keys' own columns that have none of the keys, or no whole key."""
+        return self._joined(frame, self.columns, "left_anti")
+
+    def forget(self) -> None:
+        """Let Spark drop the keys."""
+        self.frame.unpersist()
+
+    def _joined(self, frame: Any, columns: list[str], how: str) -> Any:
+        functions = functions_of(frame)
+        names = {c: f"__incremental_key_{i}" for i, c in enumerate(self.columns)}
+        keys = self.frame.selectExpr(*(f"{quote(c)} AS {n}" for c, n in names.items()))
+        on = " AND ".join(f"{quote(c)} = {n}" for c, n in zip(columns, names.values()))
+        return frame.join(keys, functions.expr(on), how)
+
+    def _pruned(self, frame: Any, columns: list[str]) -> Any:
+        """Return no fewer rows than have a key, by conditions that Iceberg can prune by."""
+        functions = functions_of(frame)
+        if self.count == 0:
+            return frame.where("false")
+        if self.count <= LISTED:
+            listed = self.frame.collect()
+            for position, column in enumerate(columns):
+                frame = frame.where(functions.col(quote(column)).isin(sorted({row[position] for row in listed})))
+            return frame
+        kinds: dict[str, str] = {f.name: f.dataType.typeName() for f in self.frame.schema.fields}
+        first, *others = self.columns
+        spans = self._spans() if kinds[first] in _SPANNED_TYPES and self.count <= SPANNED else [self._ends(first)]
+        frame = frame.where(_within(functions, columns[0], spans))
+        for name, column in zip(others, columns[1:]):
+            frame = frame.where(_within(functions, column, [self._ends(name)]))
+        return frame
+
+    def _ends(self, name: str) -> tuple[Any, Any]:
+        row = self.frame.selectExpr(f"min({quote(name)})", f"max({quote(name)})").collect()[0]
+        return row[0], row[1]
+
+    def _spans(self) -> list[tuple[Any, Any]]:
+        """Return at most ``SPANS`` spans that hold the first key column's values, with the widest gaps between them."""
+        if self._first is None:
+            rows = self.frame.selectExpr(quote(self.columns[0])).distinct().collect()
+            values = sorted(row[0] for row in rows)
+            gaps = sorted(range(1, len(values)), key=lambda i: values[i] - values[i - 1], reverse=True)
+            starts = [0, *sorted(gaps[: SPANS - 1]), len(values)]
+            self._first = [(values[a], values[b - 1]) for a, b in zip(starts, starts[1:])]
+        return self._first
+
+
+def _within(functions: Any, column: str, spans: list[tuple[Any, Any]]) -> Any:
+    name = functions.col(quote(column))
+    found = functions.lit(False)  # noqa: FBT003 - a value
+    for low, high in spans:
+        found = found | name.between(low, high)
+    return found
