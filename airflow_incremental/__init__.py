@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     )
     from airflow_incremental.core.completeness import CompleteThrough
     from airflow_incremental.core.errors import IncrementalError
+    from airflow_incremental.core.spark import SparkTransform
     from airflow_incremental.core.tables import IcebergSource, IcebergTarget
     from airflow_incremental.operators.assets import iceberg_asset
     from airflow_incremental.operators.load import IncrementalLoadOperator
+    from airflow_incremental.operators.spark_load import SparkLoadOperator
     from airflow_incremental.task_groups.load import IncrementalLoad
 
 __version__ = "0.1.0.dev0"
@@ -54,6 +56,8 @@ __all__ = [
     "PythonCheck",
     "RowCount",
     "SensitiveData",
+    "SparkLoadOperator",
+    "SparkTransform",
     "SqlCheck",
     "Trend",
     "Unique",
@@ -81,6 +85,8 @@ _HOMES = {
     "PythonCheck": _AUDITS,
     "RowCount": _AUDITS,
     "SensitiveData": _AUDITS,
+    "SparkLoadOperator": "airflow_incremental.operators.spark_load",
+    "SparkTransform": "airflow_incremental.core.spark",
     "SqlCheck": _AUDITS,
     "Trend": _AUDITS,
     "Unique": _AUDITS,

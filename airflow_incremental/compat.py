@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from airflow.providers.common.compat.sdk import (
+        AirflowException,
         AirflowFailException,
         AirflowPlugin,
         AirflowSkipException,
         Asset,
+        BaseHook,
         BaseOperator,
         BaseOperatorLink,
         DownstreamTasksSkipped,
@@ -28,16 +30,19 @@ if TYPE_CHECKING:
         TaskGroup,
         XComArg,
         conf,
+        mask_secret,
     )
     from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.providers.standard.triggers.hitl import HITLTrigger
 
 __all__ = [
+    "AirflowException",
     "AirflowFailException",
     "AirflowPlugin",
     "AirflowSkipException",
     "ApprovalOperator",
     "Asset",
+    "BaseHook",
     "BaseOperator",
     "BaseOperatorLink",
     "DownstreamTasksSkipped",
@@ -49,6 +54,7 @@ __all__ = [
     "XComArg",
     "ask_person",
     "conf",
+    "mask_secret",
     "wait_for_answer",
 ]
 

@@ -20,7 +20,12 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {"integration-name": name, "external-doc-url": "https://iceberg.apache.org/", "tags": ["software"]},
         ],
-        "operators": [{"integration-name": name, "python-modules": ["airflow_incremental.operators.load"]}],
+        "operators": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_incremental.operators.load", "airflow_incremental.operators.spark_load"],
+            }
+        ],
         "triggers": [{"integration-name": name, "python-modules": ["airflow_incremental.triggers.lock"]}],
         "extra-links": ["airflow_incremental.operators.links.SessionPlanLink"],
         "config": {

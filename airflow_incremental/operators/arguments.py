@@ -18,6 +18,7 @@ from airflow_incremental.core.approval import ApprovalPolicy, OnReject
 from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 from airflow_incremental.core.literals import check_audit_table, is_template, name_of_callable, one_of
 from airflow_incremental.core.quarantine import check_quarantine
+from airflow_incremental.core.spark import SparkTransform
 from airflow_incremental.core.spec import (
     Mode,
     OnLostWatermark,
@@ -36,7 +37,7 @@ WhenBusy = Literal["wait", "skip", "fail"]
 WhenPending = Literal["skip", "replace"]
 OnNoChange = Literal["succeed", "skip"]
 Stage = Literal["all", "plan", "load", "audit", "publish"]
-Transform = str | Callable[..., Any] | None
+Transform = str | Callable[..., Any] | SparkTransform | Mapping[str, Any] | None
 
 #: Arguments of the operator that make up its ``ProcessSpec``; all are template fields.
 SPEC_FIELDS = (
@@ -81,7 +82,7 @@ def is_open(value: Any) -> bool:
 
 def plain(value: Any) -> Any:
     """Return ``value`` with sources, targets, audits and times as the plain values they are made of."""
-    if isinstance(value, (IcebergSource, IcebergTarget, Audit)):
+    if isinstance(value, (IcebergSource, IcebergTarget, Audit, SparkTransform)):
         return value.as_dict()
     if isinstance(value, Mapping):
         return {k: plain(v) for k, v in value.items()}
@@ -271,14 +272,27 @@ def check_transform(transform: Any, *, stage: Stage) -> None:
     if callable(transform):
         _check_arguments(transform)
         return
+    if isinstance(transform, (SparkTransform, Mapping)):
+        on_spark(transform)
+        return
     if transform is None and stage != "all":
         return
     hint = "to write with tasks of your own, use IncrementalLoad(..., transform=None) as a context manager"
     raise ArgumentError(
         f"transform is {transform!r}",
-        expected="SQL text, the path of a .sql file, or a Python callable",
+        expected="SQL text, the path of a .sql file, a Python callable, or a SparkTransform",
         hint=hint if transform is None else "",
     )
+
+
+def on_spark(transform: Any) -> SparkTransform | None:
+    """Return a transform that runs on Spark as a value; None for one that does not, or that is not known yet.
+
+    :raises ArgumentError: an argument is wrong.
+    """
+    if isinstance(transform, SparkTransform):
+        return transform
+    return SparkTransform.from_dict(transform) if isinstance(transform, Mapping) and not is_open(transform) else None
 
 
 def _check_arguments(function: Callable[..., Any]) -> None:

@@ -45,7 +45,8 @@ class Job:
         from airflow_incremental.sessions.process import Process
 
         spec = build_spec({name: getattr(operator, name) for name in SPEC_FIELDS})
-        transform = operator.transform_callable or operator.transform
+        on_spark = operator.spark_transform()
+        transform: Any = operator.transform_callable or on_spark or operator.transform
         check_transform(transform, stage=operator.stage)
         ti = context["ti"]
         # A template may have been rendered to the path of a suite; and of a mapped task no file was read at the import.
@@ -56,9 +57,12 @@ class Job:
         def over(owner: Owner) -> bool:
             return run_is_over(ti.get_dr_count, owner)
 
+        catalog = catalog_of(operator.iceberg_conn_id)
+        if on_spark is not None:
+            transform = operator.make_runner(on_spark, catalog, context)
         process = Process(
             spec=spec,
-            catalog=catalog_of(operator.iceberg_conn_id),
+            catalog=catalog,
             owner=owner_of(context, task_id=operator.group_name),
             transform=transform,
             audits=audits,

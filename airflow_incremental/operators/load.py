@@ -32,19 +32,24 @@ from airflow_incremental.operators.arguments import (
     functions_of,
     is_open,
     literal_audits,
+    on_spark,
     plain,
 )
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
 from airflow_incremental.operators.runtime import failing_for_good
 from airflow_incremental.operators.templates import check_templates, with_suite_files
+from airflow_incremental.spark.code import check_code
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from pyiceberg.catalog import Catalog
 
     from airflow_incremental.audits import Audit
     from airflow_incremental.audits.python import Check
+    from airflow_incremental.core.spark import SparkTransform
     from airflow_incremental.engines.duckdb import DuckDBEngine
+    from airflow_incremental.operators.spark import Runner
 
 
 class IncrementalLoadOperator(BaseOperator, SkipMixin):
@@ -68,7 +73,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         range), ``stateful`` (it depends on what came before, too) or ``merge`` (it depends on all source rows of its key).
     :param transform: what makes target rows of source rows: DuckDB SQL, the path of a ``.sql`` file (templated, found as Airflow
         finds template files), or a callable ``f(relations, plan)`` that returns an Arrow table, a reader or a DuckDB relation. It
-        reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC.
+        reads the names in ``sources`` and ``plan_ranges`` (``range_start``, ``range_end``); times are UTC. Or a
+        :class:`~airflow_incremental.SparkTransform`, which runs on Spark (see also
+        :class:`~airflow_incremental.SparkLoadOperator`).
     :param audits: checks of what was loaded, before it is published: audits, their plain values, or functions
         ``check(rows, subject)`` (see :class:`~airflow_incremental.PythonCheck`).
     :param quarantine_table: where rows are put aside that offend an audit with ``severity="quarantine"``; default is
@@ -138,6 +145,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     # The rendered fields are stored again when the task is done, so that its page shows what ``plan_summary`` has become.
     overwrite_rtif_after_execution = True
     operator_extra_links: Sequence[BaseOperatorLink] = (SessionPlanLink(),)
+    _runner: Runner | None = None
 
     def __init__(
         self,
@@ -211,7 +219,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         # A template field that is callable would be called by Airflow to render it; the page shows the callable's name instead.
         is_function = callable(transform) and not is_open(transform)
         self.transform_callable = transform if is_function else None
-        self.transform = name_of_callable(transform) if is_function else transform  # type: ignore[arg-type]
+        self.transform = name_of_callable(transform) if is_function else plain(transform)  # type: ignore[arg-type]
         self.when_busy = one_of(when_busy, WhenBusy, what="when_busy")
         self.when_pending = one_of(when_pending, WhenPending, what="when_pending")
         self.approval, self.approval_on_reject = approval, approval_on_reject
@@ -264,6 +272,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             check_templates(getattr(self, name), env, what=f"{name} of task {self.task_id!r}")
         # A file may be empty.
         check_transform(self.transform, stage=self.stage)
+        spark = self.spark_transform()
+        if spark is not None:
+            check_code(spark, self._folders())
 
     @property
     def inherits_from_skipmixin(self) -> bool:
@@ -305,6 +316,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         """Stop the engine when the task is killed or timed out; the session stays, and a retry goes on with it."""
         if self._engine is not None:
             self._engine.interrupt()
+        if self._runner is not None:
+            self._runner.stop()
 
     def make_engine(self) -> DuckDBEngine:
         """Return the engine of this task, which ``on_kill`` can stop."""
@@ -312,6 +325,23 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
         self._engine = DuckDBEngine(memory_limit=self.memory_limit, threads=self.threads)
         return self._engine
+
+    def spark_transform(self) -> SparkTransform | None:
+        """Return what runs on Spark, of the fields as they are now; None if DuckDB or the author's own tasks do the work."""
+        return on_spark(self.transform)
+
+    def make_runner(self, transform: SparkTransform, catalog: Catalog, context: Mapping[str, Any]) -> Runner:
+        """Return what runs a transform on Spark, which ``on_kill`` can stop.
+
+        :raises ArgumentError: the catalog cannot be the same in Spark.
+        """
+        from airflow_incremental.operators.spark import runner_of
+
+        self._runner = runner_of(transform, catalog, context, folders=self._folders())
+        return self._runner
+
+    def _folders(self) -> tuple[str, ...]:
+        return tuple(getattr(self.get_template_env().loader, "searchpath", ()))
 
     def _target_asset(self) -> Asset | None:
         table = self.target.get("table") if isinstance(self.target, Mapping) else None

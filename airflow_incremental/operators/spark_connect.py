@@ -1,0 +1,142 @@
+"""Runs a job in a session of a Spark Connect server: the helper package works in the task's own process, Spark elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
+
+from airflow_incremental.compat import AirflowException, mask_secret
+from airflow_incremental.core.errors import ArgumentError, TransformError
+from airflow_incremental.operators.spark import Runner
+from airflow_incremental.spark.archive import DRIVER_PACKAGE, write_archive
+from airflow_incremental.spark.code import located
+from airflow_incremental.spark.diagnosis import diagnose, diagnose_report
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
+
+
+class ConnectRunner(Runner):
+    """Runs jobs in sessions of a Spark Connect server, each in its own."""
+
+    _session: SparkSession | None = None
+
+    def run(self, job: Mapping[str, Any]) -> None:
+        """Run a job in a new session, and end the session.
+
+        :raises TransformError: the server cannot be had, or the job failed; its own error comes first.
+        """
+        self.say_what_stays()
+        builder = self._builder()
+        with tempfile.TemporaryDirectory(prefix="airflow-incremental-spark-") as folder:
+            archive = write_archive(Path(folder) / f"{DRIVER_PACKAGE}.zip", self.code.modules)
+            session = _connect(builder)
+            self._session = session
+            try:
+                self._ship(session, archive)
+                with _importable(archive, self.code.modules):
+                    _run(session, job)
+            finally:
+                self._session = None
+                with contextlib.suppress(Exception):  # the server may be what failed
+                    session.stop()
+
+    def stop(self) -> None:
+        """Interrupt what the server does for this session."""
+        if self._session is not None:
+            self._session.interruptAll()
+
+    def _builder(self) -> Any:
+        conn_id = str(self.arguments.spark_connect_conn_id)
+        hook = SparkConnectHook(conn_id)
+        try:
+            url = hook.get_connection_url()
+            token = hook.get_connection(conn_id).password
+        except (AirflowException, AttributeError, ValueError) as error:
+            raise ArgumentError(
+                f"the Airflow connection {conn_id!r} leads to no Spark Connect server: {error}",
+                expected="a connection of the type 'spark_connect' with the server's host and port",
+                hint=f"create it (Admin > Connections, or the variable AIRFLOW_CONN_{conn_id.upper()}), or set "
+                "spark_connect_conn_id",
+            ) from error
+        if token:
+            mask_secret(token)
+        try:
+            from pyspark.sql.connect.session import SparkSession
+        except ImportError as error:
+            raise TransformError(
+                f"pyspark cannot talk to a Spark Connect server here: {error}",
+                expected="pyspark-client, or pyspark[connect], in the worker's Python",
+                hint="install the one that fits the server's version",
+            ) from error
+        builder = SparkSession.builder.remote(url)
+        for key, value in self.arguments.conf.items():
+            builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))
+        return builder
+
+    def _ship(self, session: SparkSession, archive: Path) -> None:
+        given = self.arguments
+        # The helper package stays here; executors need what functions of the author's may name.
+        python = [*([str(archive)] if self.code.modules else []), *located(given.py_files, self.folders)]
+        for kind, names in (
+            ("pyfile", python),
+            ("file", located(given.files, self.folders)),
+            ("archive", located(given.archives, self.folders)),
+        ):
+            if names:
+                session.addArtifacts(*names, **{kind: True})
+
+
+def _connect(builder: Any) -> SparkSession:
+    try:
+        session: SparkSession = builder.create()
+        log.info("connected to Spark %s", session.version)
+    except Exception as error:  # a client of gRPC raises what its layers raise
+        raise _unreachable(error) from error
+    return session
+
+
+def _run(session: SparkSession, job: Mapping[str, Any]) -> None:
+    from airflow_incremental_spark import run
+    from airflow_incremental_spark.errors import report_of
+
+    try:
+        run(session, job)
+    except Exception as error:  # whatever the author's function, Spark or gRPC raises
+        raise diagnose_report(report_of(error)).error() from error
+
+
+def _unreachable(error: Exception) -> TransformError:
+    known = diagnose(str(error).splitlines())
+    found = TransformError(
+        f"the Spark Connect server gave no session: {type(error).__name__}: {str(error)[:2000]}",
+        expected=known.expected
+        or "a Spark Connect server that the worker reaches, of a version its pyspark can talk to",
+        hint=known.hint or "see that the server is up, and correct the Spark Connect connection",
+    )
+    found.retryable = True
+    return found
+
+
+@contextlib.contextmanager
+def _importable(archive: Path, modules: Mapping[str, bytes]) -> Iterator[None]:
+    """Let Python import the shipped modules while the job runs; a module of that name that is loaded already is put aside."""
+    aside = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
+    sys.path.insert(0, str(archive))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(archive))
+        for name in modules:
+            sys.modules.pop(name, None)
+        sys.modules.update(aside)
+        sys.path_importer_cache.pop(str(archive), None)
