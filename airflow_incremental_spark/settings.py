@@ -67,7 +67,7 @@ def functions_of(handle: Any) -> ModuleType:
     if is_connect(handle):
         from pyspark.sql.connect import functions
 
-        return functions  # type: ignore[no-any-return]
+        return functions
     from pyspark.sql import functions as classic
 
-    return classic  # type: ignore[no-any-return]
+    return classic
