@@ -13,7 +13,7 @@ from airflow_incremental.iceberg.attempts import AttemptEnd, begin_attempt, end_
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import check_owned
 from airflow_incremental.iceberg.scratch import collect
-from airflow_incremental.iceberg.seal import Output
+from airflow_incremental.iceberg.seal import Output, check_shape
 from airflow_incremental.sessions.spark_document import job_document, job_sources, parts_of
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def produce_with_spark(
     :param keys: the keys that are computed, for a plan that replaces rows by key.
     :raises TransformError: the application failed, or did not say that it was done, or wrote what the plan does not allow.
     :raises PlanExpired: what the plan pinned is gone.
+    :raises TargetChanged: the target's schema or partition spec changed meanwhile.
     :raises SessionSuperseded: the session does not hold the lock any more.
     """
     process, plan = session.process, session.plan
@@ -55,12 +56,14 @@ def produce_with_spark(
     except TransformError as error:
         _check_failure(session, runner, attempt, error)
         raise
-    target = load_table(process.catalog, plan.target, role="target")
+    before, target = target, load_table(process.catalog, plan.target, role="target")
     check_owned(target, session.begin)
     end = end_of(target, attempt)
     if end is None or end.outcome != DONE:
         _check_failure(session, runner, attempt, None)
         raise _unfinished(target, attempt)
+    # Spark may have written under either.
+    check_shape(target, _nothing(before, fingerprint), plan)
     output = collect(target, process.spec, plan, branch=attempt.branch, fingerprint=fingerprint, keys=keys)
     log.info(
         "Spark wrote %s rows in %s files (%.1f s)",
