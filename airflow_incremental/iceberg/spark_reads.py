@@ -260,14 +260,14 @@ class _Added:
 
         The plan names the files they are in now, which an incremental read does not show.
         """
+        born = {path for files in self.added.values() for path in files}
         for snapshot in reversed(self.snapshots):
-            made = self.added[snapshot.snapshot_id]
-            if operation_of(snapshot) is Operation.REPLACE and made and made.keys() <= wanted.keys():
-                if any(self._masked(f) for f in made.values()):
-                    continue
+            made, gone = self.added[snapshot.snapshot_id], self.removed[snapshot.snapshot_id]
+            alone = operation_of(snapshot) is Operation.REPLACE and made and made.keys() <= wanted.keys()
+            if alone and gone.keys() <= born and not any(self._masked(f) for f in made.values()):
                 for path in made:
                     del wanted[path]
-                wanted.update(self.removed[snapshot.snapshot_id])
+                wanted.update(gone)
         return wanted
 
     def _runs(self) -> Iterator[list[Snapshot]]:
