@@ -99,8 +99,11 @@ class Keys:
         if self._first is None:
             rows = self.frame.selectExpr(quote(self.columns[0])).distinct().collect()
             values = sorted(row[0] for row in rows)
-            gaps = sorted(range(1, len(values)), key=lambda i: values[i] - values[i - 1], reverse=True)
-            starts = [0, *sorted(gaps[: SPANS - 1]), len(values)]
+            gaps = [values[i] - values[i - 1] for i in range(1, len(values))]
+            least = min(gaps, default=None)
+            wide = [i for i, gap in enumerate(gaps, 1) if gap > least]
+            wide.sort(key=lambda i: gaps[i - 1], reverse=True)
+            starts = [0, *sorted(wide[: SPANS - 1]), len(values)]
             self._first = [(values[a], values[b - 1]) for a, b in zip(starts, starts[1:])]
         return self._first
 

@@ -90,5 +90,5 @@ def _tell(error: Exception) -> None:
         for line in traceback.format_list(traceback.extract_tb(error.__traceback__)):
             sys.stderr.write(line)
     told = str(error) if isinstance(error, DriverError) else f"{type(error).__name__}: {first_lines(error)}"
-    sys.stderr.write(told + "\n")
+    sys.stderr.write(f"\n{told}\n")  # Spark's progress may be on the line
     sys.stderr.flush()

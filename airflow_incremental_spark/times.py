@@ -181,9 +181,10 @@ class TimeColumn:
         )
         value = self._value()
         piece = f"greatest(least(({value} - pmod({value}, {unit})) div {unit}, {last}), {first})"
+        piece = f"if({value} IS NULL, {_NO_TIME}, {piece})"  # greatest() takes null for no value
         # A semi-join may have one side's expressions in its condition, so nothing is added to the rows.
         on = functions.expr(
-            f"coalesce({piece}, {_NO_TIME}) = __incremental_piece "
+            f"{piece} = __incremental_piece "
             f"AND (__incremental_low IS NULL OR {value} >= __incremental_low) "
             f"AND (__incremental_high IS NULL OR {value} < __incremental_high)"
         )

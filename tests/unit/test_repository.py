@@ -150,7 +150,7 @@ def modules_of(requirement: Requirement) -> set[str]:
 )
 def test_what_is_imported_is_required(folder: str, groups: tuple[str, ...]) -> None:
     """What another package happens to bring along today may be gone tomorrow."""
-    own = {"airflow_incremental", "benchmarks", "demo", "tests", *sys.stdlib_module_names}
+    own = {"airflow_incremental", "airflow_incremental_spark", "benchmarks", "demo", "tests", *sys.stdlib_module_names}
     declared = {module for requirement in required(*groups) for module in modules_of(requirement)}
     if folder == "tests":
         # A driver's Python, which is another than that of the tests.

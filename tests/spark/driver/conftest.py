@@ -7,29 +7,19 @@ from __future__ import annotations
 
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
-sys.path.insert(0, str(Path(__file__).parents[3]))
-sys.path.insert(0, str(Path(__file__).parent))
+from tests.spark.driver.lake import Lake, packages
 
-from lake import Lake
-
-ICEBERG = "1.11.0"
+#: Programs are the same whatever session the tests have.
+collect_ignore = ["test_programs.py"] if os.environ.get("SPARK_SESSION") == "connect" else []
 EXTENSIONS = "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
 _NUMBERS = itertools.count(1)
-
-
-def packages() -> str:
-    """Return the coordinates of Iceberg for the pyspark that is installed."""
-    spark = ".".join(pyspark.__version__.split(".")[:2])
-    return f"org.apache.iceberg:iceberg-spark-runtime-{spark}_{'2.12' if spark == '3.5' else '2.13'}:{ICEBERG}"
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import pyspark
+
 from airflow_incremental_spark import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+ICEBERG = "1.11.0"
 EVERYTHING = {"ranges": [[None, None]], "nulls": True}
+
+
+def packages() -> str:
+    """Return the coordinates of Iceberg for the pyspark that is installed."""
+    spark = ".".join(pyspark.__version__.split(".")[:2])
+    return f"org.apache.iceberg:iceberg-spark-runtime-{spark}_{'2.12' if spark == '3.5' else '2.13'}:{ICEBERG}"
 
 
 def at(text: str) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lake import Lake, ranges
 
 from airflow_incremental_spark import DriverError
+from tests.spark.driver.lake import Lake, ranges
 
 COLUMNS = "id bigint, x double, s struct<a: int>, m map<string, timestamp>"
 

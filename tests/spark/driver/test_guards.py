@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lake import Lake
 
 from airflow_incremental_spark import DriverError
+from tests.spark.driver.lake import Lake
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from lake import EVERYTHING, Lake, at, ranges
 
 from airflow_incremental_spark import DriverError
+from tests.spark.driver.lake import EVERYTHING, Lake, at, ranges
 
 
 def test_append_reads_exactly_the_added_rows(lake: Lake) -> None:

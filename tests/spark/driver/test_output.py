@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from lake import Lake
 
 from airflow_incremental_spark import DriverError
 from airflow_incremental_spark.output import fitted
+from tests.spark.driver.lake import Lake
 
 
 def target(lake: Lake, columns: str) -> None:
@@ -104,10 +104,10 @@ def test_the_difference_is_shown(spark: Any) -> None:
     with pytest.raises(DriverError) as caught:
         fitted(have, want)
     text = str(caught.value)
-    assert "  ts       timestamp_ntz      timestamp\n" in text
-    assert "  name     (missing)          string\n" in text
-    assert "  extra    string             (no such column)\n" in text
-    assert "  s.b      (missing)          int\n" in text
+    assert "  ts      timestamp_ntz      timestamp\n" in text
+    assert "  name    (missing)          string\n" in text
+    assert "  extra   string             (no such column)\n" in text
+    assert "  s.b     (missing)          int\n" in text
     assert (
         "return CAST(ts AS timestamp) (times without zone are taken as UTC) AS ts, return name too, leave extra out"
         in text

@@ -8,12 +8,12 @@ import re
 from typing import Any
 
 import pytest
-from lake import Lake, at, ranges
 
 from airflow_incremental_spark.changes import changed_keys
 from airflow_incremental_spark.keys import Keys
 from airflow_incremental_spark.reads import SourceReader
 from airflow_incremental_spark.times import FEW, Ranges
+from tests.spark.driver.lake import Lake, at, ranges
 
 DAYS = 10
 

@@ -7,10 +7,10 @@ import random
 from typing import Any
 
 import pytest
-from lake import Lake, ranges
 
 from airflow_incremental_spark.reads import SourceReader
 from airflow_incremental_spark.times import MAX_TIME, MIN_TIME, Ranges, TimeColumn, local_frame
+from tests.spark.driver.lake import Lake, ranges
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 HOUR = 3_600_000_000
@@ -19,7 +19,7 @@ DAY = 24 * HOUR
 
 def read(lake: Lake, source: dict) -> list[tuple]:
     frame = SourceReader(lake.spark, "lake", source).frame(source["rows"])
-    return sorted((tuple(r) for r in frame.collect()), key=str)
+    return sorted((tuple(r) for r in frame.collect()), key=lambda row: [(v is None, v) for v in row])
 
 
 def test_snapshots_incremental_reads_and_files(lake: Lake) -> None:

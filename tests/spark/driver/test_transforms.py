@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lake import Lake
 
 from airflow_incremental_spark import DriverError
 from airflow_incremental_spark.settings import is_connect
+from tests.spark.driver.lake import Lake
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_others_may_commit_to_the_target_meanwhile(target: Lake) -> None:
             )
         else:
             load = spark._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable
-            load(spark._jsparkSession, name).newAppend().set("engine-name", "pyiceberg").commit()
+            load(spark._jsparkSession, name).newAppend().set("incremental.session", "other").commit()
         return spark.range(3, 4)
 
     before = target.head("dst")
