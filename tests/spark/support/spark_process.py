@@ -24,6 +24,8 @@ _PROGRAM = Path(__file__).with_name("spark_server.py")
 CONF: Mapping[str, str] = {
     "spark.master": "local[2]",
     "spark.driver.memory": "1g",
+    # Short lives: the optimizing compiler costs more than it saves here.
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.driver.host": "127.0.0.1",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.ui.enabled": "false",
