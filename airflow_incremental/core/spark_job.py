@@ -52,6 +52,18 @@ class SparkRunner(Protocol):
         """
 
 
+@runtime_checkable
+class RejoiningRunner(SparkRunner, Protocol):
+    """One that can find an application again which an earlier try has started."""
+
+    def rejoin(self, branch: str) -> bool:
+        """Wait for the application that an earlier try of this very transform has started, as long as it runs.
+
+        :param branch: that it writes to.
+        :returns: whether there is one, and it ended well.
+        """
+
+
 @attrs.frozen(kw_only=True)
 class SparkRead:
     """Rows of a source as Spark can read them: of a snapshot, or those that a run of append snapshots added.

@@ -6,23 +6,20 @@ that only the task's user can read, the helper package, the jars that Iceberg ne
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
-from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
 from airflow_incremental.compat import AirflowException, BaseHook
 from airflow_incremental.core.errors import ArgumentError, TransformError
 from airflow_incremental.core.spark import AUTO, CLUSTER
 from airflow_incremental.operators.spark import Runner
+from airflow_incremental.operators.spark_submission import Submission, Trace
 from airflow_incremental.spark.archive import DRIVER_PACKAGE, driver_folder, write_archive
 from airflow_incremental.spark.code import located
 from airflow_incremental.spark.diagnosis import Transcript, diagnose, diagnose_transcript
@@ -35,37 +32,6 @@ log = logging.getLogger(__name__)
 _PROGRAM = "run_job.py"
 _BINARY = "spark-submit"
 _CODE = re.compile(r"[Ee](?:rror|xit) code is: -?\d+")
-
-
-class Submission(SparkSubmitOperator):
-    """The provider's operator, whose log is looked at while it passes.
-
-    :param transcript: what is kept of the log.
-    """
-
-    def __init__(self, *, transcript: Transcript, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._transcript = transcript
-        # A try that reconnected to the application of the one before would wait for a branch that is no longer its own.
-        self.durable = False
-
-    def submit(self, context: Mapping[str, Any]) -> None:
-        """Run the application to its end, as ``execute`` does.
-
-        Airflow takes a call of ``execute`` itself for a mistake: it belongs to a task of its own.
-        """
-        inspect.unwrap(SparkSubmitOperator.execute)(self, context)
-
-    def _get_hook(self) -> SparkSubmitHook:
-        hook = super()._get_hook()
-        process = hook._process_spark_submit_log  # noqa: SLF001  (the only place where the provider sees the log)
-        hook._process_spark_submit_log = lambda lines: process(self._watch(lines))  # type: ignore[assignment,method-assign]  # noqa: SLF001
-        return hook
-
-    def _watch(self, lines: Iterator[Any]) -> Iterator[Any]:
-        for line in lines:
-            self._transcript.see(str(line).rstrip("\n"))
-            yield line
 
 
 class SubmitRunner(Runner):
@@ -84,16 +50,26 @@ class SubmitRunner(Runner):
         packages = self._packages(job, connection)
         with tempfile.TemporaryDirectory(prefix="airflow-incremental-spark-") as folder:
             transcript = Transcript()
-            submission = Submission(
-                transcript=transcript, **self._arguments(job, Path(folder), packages, cluster=connection.cluster)
-            )
+            arguments = self._arguments(job, Path(folder), packages, cluster=connection.cluster)
+            try:
+                submission = Submission(transcript=transcript, **arguments)
+            except TypeError as error:
+                raise ArgumentError(
+                    f"the Spark provider's operator does not take submit_args: {str(error).splitlines()[-1]}",
+                    expected="arguments of the SparkSubmitOperator that is installed",
+                    hint="correct submit_args, or install a newer apache-airflow-providers-apache-spark",
+                ) from error
             self._running = submission
             try:
-                submission.submit(self.context)
+                submission.submit(
+                    self.context, trace=Trace(branch=job["target"]["branch"], fingerprint=self.fingerprint)
+                )
             except FileNotFoundError as error:
                 raise diagnose((), binary=str(error.filename or connection.binary), missing=True).error() from error
-            except (AirflowException, OSError, RuntimeError, UnicodeError) as error:
-                submission.on_kill()  # it may still run: what failed could be the reading of its log
+            except (AirflowException, OSError, RuntimeError) as error:
+                raise _failed(transcript, error) from error
+            except UnicodeError as error:
+                submission.on_kill()  # it still runs; only its log could not be read
                 raise _failed(transcript, error) from error
             except ValueError as error:
                 raise ArgumentError(
@@ -103,6 +79,29 @@ class SubmitRunner(Runner):
                 self._running = None
         if transcript.report is not None and transcript.report.get("driver") == "failed":
             raise diagnose_transcript(transcript).error()
+
+    def rejoin(self, branch: str) -> bool:
+        """Wait for the application that an earlier try of this task has started, if it runs still or has ended well.
+
+        Possible where the provider can tell: on YARN with ``yarn_track_via_rm_api``, on Kubernetes with
+        ``track_driver_via_k8s_api``, from Airflow 3.3 on.
+
+        :param branch: that it writes to.
+        :returns: whether there is such an application, and it has ended well.
+        """
+        submission = Submission(
+            transcript=Transcript(),
+            task_id=str(self.context["ti"].task_id),
+            conn_id=self.arguments.spark_conn_id,
+            conf={key: _text(value) for key, value in self.arguments.conf.items()},
+            deploy_mode=self.arguments.deploy_mode,
+            **self.arguments.submit_args,
+        )
+        self._running = submission
+        try:
+            return submission.rejoin(self.context, Trace(branch=branch, fingerprint=self.fingerprint))
+        finally:
+            self._running = None
 
     def stop(self) -> None:
         """Kill what runs, as the provider does: the driver on a cluster, or spark-submit."""

@@ -8,8 +8,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 from airflow_incremental.core.errors import PlanExpired, TransformError
-from airflow_incremental.core.spark_job import DONE, EXPIRED, FAILED
-from airflow_incremental.iceberg.attempts import AttemptEnd, begin_attempt, end_of
+from airflow_incremental.core.spark_job import DONE, EXPIRED, FAILED, RejoiningRunner
+from airflow_incremental.iceberg.attempts import AttemptEnd, attempts, begin_attempt, end_of
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import check_owned
 from airflow_incremental.iceberg.scratch import collect
@@ -32,7 +32,8 @@ def produce_with_spark(
 ) -> Output:
     """Run the session's application, and return the data files it wrote on the branch of its attempt.
 
-    Every call begins a new attempt: nothing of an earlier one is taken, and one that still runs writes to a branch of its own.
+    Every call begins a new attempt: nothing of an earlier one is taken, and one that still runs writes to a branch of its own. The
+    exception is an application that the runner finds again, on the latest attempt's branch: it is waited for, and taken.
 
     :param fingerprint: of the transform.
     :param keys: the keys that are computed, for a plan that replaces rows by key.
@@ -44,18 +45,8 @@ def produce_with_spark(
     process, plan = session.process, session.plan
     if plan.mode == "stateful" and not parts_of(process, plan):
         return _nothing(target, fingerprint)
-    attempt = begin_attempt(process.catalog, session.begin)
-    target = load_table(process.catalog, plan.target, role="target")
-    job = job_document(session, runner, target, attempt)
-    for name, source in job["sources"].items():
-        log.info("%s: %s", name, _described(source["rows"]))
-    log.info("attempt %s of session %s: Spark writes to branch %s", attempt.number, plan.session, attempt.branch)
     started = time.monotonic()
-    try:
-        runner.run(job)
-    except TransformError as error:
-        _check_failure(session, runner, attempt, error)
-        raise
+    attempt = _rejoined(runner, target, session) or _run(session, runner)
     before, target = target, load_table(process.catalog, plan.target, role="target")
     check_owned(target, session.begin)
     end = end_of(target, attempt)
@@ -72,6 +63,35 @@ def produce_with_spark(
         time.monotonic() - started,
     )
     return output
+
+
+def _rejoined(runner: SparkRunner, target: Table, session: Session) -> Attempt | None:
+    """Return the latest attempt if its application could be found again, and is done."""
+    found = attempts(target, session.plan)
+    if not found or not isinstance(runner, RejoiningRunner) or not runner.rejoin(found[-1].branch):
+        return None
+    end = end_of(load_table(session.process.catalog, session.plan.target, role="target"), found[-1])
+    if end is None or end.outcome != DONE:
+        return None
+    log.info("took up attempt %s of session %s, which an earlier try has begun", found[-1].number, session.plan.session)
+    return found[-1]
+
+
+def _run(session: Session, runner: SparkRunner) -> Attempt:
+    """Begin a new attempt and run its application to the end."""
+    process, plan = session.process, session.plan
+    attempt = begin_attempt(process.catalog, session.begin)
+    target = load_table(process.catalog, plan.target, role="target")
+    job = job_document(session, runner, target, attempt)
+    for name, source in job["sources"].items():
+        log.info("%s: %s", name, _described(source["rows"]))
+    log.info("attempt %s of session %s: Spark writes to branch %s", attempt.number, plan.session, attempt.branch)
+    try:
+        runner.run(job)
+    except TransformError as error:
+        _check_failure(session, runner, attempt, error)
+        raise
+    return attempt
 
 
 def _nothing(target: Table, fingerprint: str) -> Output:
