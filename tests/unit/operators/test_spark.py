@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import importlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -175,7 +176,7 @@ def serialised(folder: Path) -> dict[str, Any]:
     (folder / "orders_on_spark.py").write_text(FUNCTION, encoding="utf-8")
     sys.path.insert(0, str(folder))
     try:
-        from orders_on_spark import transform  # type: ignore[import-not-found]
+        transform = importlib.import_module("orders_on_spark").transform
     finally:
         sys.path.remove(str(folder))
     with new_dag() as dag:
