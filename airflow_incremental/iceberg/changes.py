@@ -22,6 +22,7 @@ from airflow_incremental.iceberg.findings import Finding, everything
 from airflow_incremental.iceberg.lineage import Reach, SnapshotIndex, operation_of, walk
 from airflow_incremental.iceberg.lost import added_since, difference, lost
 from airflow_incremental.iceberg.manifests import ManifestReader
+from airflow_incremental.iceberg.partitioning import check_readable
 from airflow_incremental.iceberg.window import read_window
 
 
@@ -50,7 +51,7 @@ def detect(
     :raises WatermarkLost: the position cannot be tied to the head.
     :raises UnknownRange: a changed file does not tell its event times.
     :raises PlanExpired: the head's snapshot is gone.
-    :raises TableError: the table's format version or its event-time column does not fit.
+    :raises TableError: the table's format version, partitioning or event-time column does not fit.
     """
     metadata = table.metadata
     if metadata.format_version not in (1, 2):
@@ -59,6 +60,7 @@ def detect(
             expected="Iceberg format version 1 or 2",
             hint="row lineage and deletion vectors of version 3 cannot be followed yet",
         )
+    check_readable(table, "source")
     if base is not None and base.table_uuid != str(metadata.table_uuid):
         why = f"belongs to a table with uuid {base.table_uuid}, which this one ({metadata.table_uuid}) replaced"
         raise lost(table, base, why)

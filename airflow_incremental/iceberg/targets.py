@@ -27,6 +27,7 @@ from airflow_incremental.core.tables import IcebergTarget, show_scope
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.keys import key_fields
+from airflow_incremental.iceberg.partitioning import check_writable
 from airflow_incremental.iceberg.replace import RowSet
 
 #: The one format version that pyiceberg can write and that has the sequence numbers a session relies on.
@@ -82,6 +83,7 @@ def target_grain(table: Table, target: IcebergTarget) -> Grain | None:
 def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
     """Check that the target can take what the process declares, and return what planning needs to know of it."""
     check_format(table)
+    check_writable(table)
     grain = target_grain(table, spec.target)
     if spec.replaces_ranges and grain is None:
         fields = ", ".join(f"{f.transform}({f.name})" for f in table.spec().fields) or "nothing"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
 import pytest
 
 from airflow_incremental.audits import AcceptedValues, Audit, NotNull, SqlCheck
@@ -15,7 +16,7 @@ from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.targets import check_format
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.process import Process
-from tests.support.world import SOURCE, TARGET, World
+from tests.support.world import EVENTS, SOURCE, TARGET, World, create
 
 
 def source(**changes: Any) -> Callable[[Process], Process]:
@@ -117,6 +118,34 @@ def test_overwrite_needs_partitioning_by_event_time(tmp_path: Path) -> None:
     with pytest.raises(
         TableError, match=r"not partitioned by its event time 'hour_ts' but by .*ADD PARTITION FIELD day"
     ):
+        steps.run(world.process())
+
+
+@pytest.mark.parametrize(
+    ("column", "partitioning", "message"),
+    [
+        (pa.uuid(), "identity", r"partitioned by identity\(extra\), a column of type uuid.*bucket\(16, extra\)"),
+        (pa.float64(), "identity", r"partitioned by identity\(extra\), a column of type double"),
+        (pa.binary(3), "identity", r"the target mart.result is partitioned by identity\(extra\), .*fixed\[3\].*Java"),
+        (pa.binary(), "truncate[3]", r"partitioned by truncate\[3\]\(extra\), a column of type binary.*bucket"),
+    ],
+)
+def test_partition_fields_that_cannot_be_written(
+    tmp_path: Path, column: pa.DataType, partitioning: str, message: str
+) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(0)
+    world.catalog.drop_table(TARGET)
+    create(world.catalog, TARGET, world.target_schema.append(pa.field("extra", column)), [(partitioning, "extra")])
+    with pytest.raises(TableError, match=message):
+        steps.run(world.process())
+
+
+def test_a_source_whose_manifests_may_be_misread(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.catalog.drop_table(SOURCE)
+    create(world.catalog, SOURCE, EVENTS.append(pa.field("extra", pa.binary(3))), [("identity", "extra")])
+    with pytest.raises(TableError, match=r"the source raw.events is partitioned by identity\(extra\).*fixed\[3\]"):
         steps.run(world.process())
 
 
