@@ -166,8 +166,8 @@ class _Reader:
         if columns is None:
             raise TableError(
                 f"rows of table {'.'.join(self.table.name())} have to be read from snapshot {snapshot_id}, since which fields of a "
-                "nested column were added, dropped, moved or renamed; Spark reads them as they were then",
-                expected="nested columns to stay as they are between two runs in which rows are rewritten",
+                "nested column were renamed; Spark finds them by name",
+                expected="fields of nested columns to keep their names between two runs in which rows are rewritten",
                 hint="run this load on DuckDB, which reads every file under the newer columns",
             )
         return [
@@ -236,8 +236,9 @@ class _Added:
     def reads(self) -> list[SparkRead]:
         wanted = self._as_appended({c.path: _File.of_change(c) for c in self.changes.added})
         found: list[SparkRead] = []
-        columns = _columns(self.at.table.schema(), self.at.schema)
-        if columns is not None and len(columns) == len(self.at.schema.fields):
+        now = self.at.table.schema()
+        columns = _columns(now, self.at.schema)
+        if columns is not None and set(self.at.schema.field_ids) <= set(now.field_ids):
             for run in self._runs():
                 if run[0].parent_snapshot_id is None:
                     continue  # Spark has to be told where it starts.
@@ -349,7 +350,7 @@ def _read_window(
 def _columns(read: Schema, pinned: Schema) -> dict[str, str] | None:
     """Return how the columns of a schema are called in that of the pinned snapshot, in the order there.
 
-    None if one is a nested column with other fields: Spark could only bring it to the other shape by position.
+    None if fields of a nested column go by other names: below the top, Spark finds them by name.
     """
     here = {f.field_id: f for f in read.fields}
     found: dict[str, str] = {}
@@ -357,18 +358,27 @@ def _columns(read: Schema, pinned: Schema) -> dict[str, str] | None:
         mine = here.get(field.field_id)
         if mine is None:
             continue
-        if _fields(mine.field_type) != _fields(field.field_type):
+        if not _fits(mine.field_type, field.field_type):
             return None
         found[mine.name] = field.name
     return found
 
 
-def _fields(kind: IcebergType) -> list[object]:
-    """Return what fields are nested in a type, by id and name in their order; the types of those without fields may be wider."""
-    if isinstance(kind, StructType):
-        return [(f.field_id, f.name, _fields(f.field_type)) for f in kind.fields]
-    if isinstance(kind, ListType):
-        return [_fields(kind.element_type)]
-    if isinstance(kind, MapType):
-        return [_fields(kind.key_type), _fields(kind.value_type)]
-    return []
+def _fits(read: IcebergType, pinned: IcebergType) -> bool:
+    """Say whether fields of the same name are the same ones, however deep; types without fields may be wider."""
+    if isinstance(read, StructType) and isinstance(pinned, StructType):
+        names = {f.name: f for f in read.fields}
+        ids = {f.field_id for f in read.fields}
+        for field in pinned.fields:
+            mine = names.get(field.name)
+            if mine is None and field.field_id in ids:
+                return False
+            if mine is not None and (mine.field_id != field.field_id or not _fits(mine.field_type, field.field_type)):
+                return False
+        return True
+    if isinstance(read, ListType) and isinstance(pinned, ListType):
+        return _fits(read.element_type, pinned.element_type)
+    if isinstance(read, MapType) and isinstance(pinned, MapType):
+        same_keys = read.key_type == pinned.key_type
+        return same_keys and _fits(read.value_type, pinned.value_type)
+    return True

@@ -86,9 +86,7 @@ def _source(process: Process, plan: Plan, source: SourcePlan, runner: SparkRunne
     declared = process.spec.sources[source.name]
     table = source_table(process, plan, source)
     schema = schema_at(table, source.pinned.snapshot_id)
-    lookup = source.derivation == "lookup"
-    wanted = not lookup and _asks_for_changes(source.name, plan, runner)
-    changed = _changed(process, plan, source) if wanted else None
+    changed = None if source.derivation == "lookup" else _changed(process, plan, source, runner)
     return {
         "table": source.table,
         "columns": spark_columns(table, schema),
@@ -115,8 +113,12 @@ def _rows(process: Process, plan: Plan, source: SourcePlan, table: Table) -> lis
     return [*added, *snapshot_reads(table, source, keep=plan.replaced)] if plan.replaced else added
 
 
-def _changed(process: Process, plan: Plan, source: SourcePlan) -> tuple[list[SparkRead], list[SparkRead]]:
+def _changed(
+    process: Process, plan: Plan, source: SourcePlan, runner: SparkRunner
+) -> tuple[list[SparkRead], list[SparkRead]]:
     """Return the rows that came and those that went; see :func:`~airflow_incremental.sessions.reading.source_changes`."""
+    if not _asks_for_changes(source.name, plan, runner):
+        return [], []
     if source.derivation == "restatement":
         # What is computed again on purpose counts as changed, whole.
         table = source_table(process, plan, source)

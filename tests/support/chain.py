@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,10 @@ class Chain:
 
     home: Path
     setting: Setting
+    #: Opens another catalog than the SQL catalog below ``home``; its namespaces are there.
+    opens: Callable[[], Catalog] | None = None
+    #: Of some processes: makes of the transform's SQL what runs it elsewhere.
+    runners: Mapping[str, Callable[[str], Any]] = attrs.field(factory=dict)
     #: The hour that is now, for what lands on time; the first day, where days are what is computed, is complete.
     clock: int = attrs.field(init=False)
     #: All publishes of each process that were seen, and the one that stands.
@@ -100,7 +104,7 @@ class Chain:
 
     def __attrs_post_init__(self) -> None:
         self.clock = 26 if self.setting.unit == "day" else 10
-        self.catalog = new_catalog(self.home)
+        self.catalog = new_catalog(self.home) if self.opens is None else self.opens()
         for source in self.setting.rules:
             create(self.catalog, f"raw.{source}", EVENTS, ())
         create(self.catalog, "raw.names", NAMES, ())
@@ -181,6 +185,8 @@ class Chain:
             sources["names"] = IcebergSource("raw.names", role="lookup")
         target = IcebergTarget(f"mart.{name}", event_time="ts" if shape.unit else None)
         transform: Any = self.customers if name == "customers" else _sql(name, list(shape.drivers))
+        if name in self.runners:
+            transform = self.runners[name](transform)
         return Process(
             spec=ProcessSpec(process=name, sources=sources, target=target, mode=shape.mode, **policies),
             catalog=self.catalog,

@@ -139,11 +139,10 @@ class Application:
         table = self.catalog.load_table(source["table"])
         names = [column for column, _ in source["columns"]]
         rows = self._rows(table, source["rows"], source)
-        if part is not None:
-            at = None if source["event_time"] is None else names.index(source["event_time"])
-            # A lookup is read whole.
-            if source["rows"] and source["rows"][0]["keep"] is not None and at is not None:
-                rows = Rows({r: n for r, n in rows.items() if part.contains(moment_of(r[at]))})
+        lookup = source["added"] is None
+        if part is not None and not lookup and source["event_time"] is not None:
+            at = names.index(source["event_time"])
+            rows = Rows({r: n for r, n in rows.items() if part.contains(moment_of(r[at]))})
         if self.job["keys"] is not None and name in self.job["keys"]["sources"]:
             positions = [names.index(c) for c in self.job["keys"]["sources"][name]]
             keys = self._keys()
@@ -152,7 +151,7 @@ class Application:
         types = schema_to_pyarrow(schema_at(table, snapshot), include_field_ids=False)
         types = pa.schema([types.field(n) if n in types.names else pa.field(n, pa.string()) for n in names])
         con.register(name, arrow(rows.elements(), types))
-        if source["added"] is not None:
+        if not lookup:
             came, went = self._changed(table, source)
             changed = [(*r, "insert") for r in (came - went).elements()]
             changed += [(*r, "delete") for r in (went - came).elements()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from tests.spark.support.catalogs import SharedCatalog
@@ -15,10 +16,13 @@ W = TypeVar("W", bound=World)
 def on_spark(world: W, spark: SparkProcess, catalog: SharedCatalog) -> W:
     """Let a world's tables be in a catalog, and its transforms run on Spark."""
     world.opens = catalog.load
-    world.runner = lambda text: SharedRunner(
-        shared=catalog, transform={"kind": "sql", "text": in_spark(text)}, spark=spark
-    )
+    world.runner = sql_runner(spark, catalog)
     return world
+
+
+def sql_runner(spark: SparkProcess, catalog: SharedCatalog) -> Callable[[str], SharedRunner]:
+    """Return what makes a runner of the SQL of a world or a chain."""
+    return lambda text: SharedRunner(shared=catalog, transform={"kind": "sql", "text": in_spark(text)}, spark=spark)
 
 
 def in_spark(text: str) -> str:

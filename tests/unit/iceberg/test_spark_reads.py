@@ -8,7 +8,7 @@ import attrs
 import pytest
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
-from pyiceberg.types import IntegerType, ListType, LongType, NestedField, StringType, StructType
+from pyiceberg.types import IntegerType, ListType, LongType, MapType, NestedField, StringType, StructType
 
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.errors import PlanExpired, TableError
@@ -205,11 +205,13 @@ def test_a_column_that_was_dropped_since_is_read_from_the_pinned_snapshot(table:
     assert spark_rows(table, [read], ["id", "name"], "ts").keys() == {(3, "row 3")}
 
 
-def test_a_wider_type_is_no_other_column_and_a_nested_field_is(table: Table) -> None:
+def test_nested_columns_that_evolve(table: Table) -> None:
+    """Wider types and new fields are found by name, renamed ones are not."""
     with table.update_schema() as update:
         update.add_column("n", IntegerType())
         update.add_column("s", StructType(NestedField(100, "x", IntegerType(), required=False)))
         update.add_column("l", ListType(101, IntegerType(), element_required=False))
+        update.add_column("m", MapType(102, StringType(), 103, IntegerType(), value_required=False))
     append(table, (3, at(2)))
     base = here(table)
     append(table, (4, at(3)), (5, at(3)))
@@ -219,13 +221,37 @@ def test_a_wider_type_is_no_other_column_and_a_nested_field_is(table: Table) -> 
         update.update_column("n", LongType())
         update.update_column("s.x", LongType())
         update.update_column("l.element", LongType())
+        update.update_column("m.value", LongType())
+        update.add_column(("s", "y"), StringType())
     append(table.refresh(), (6, at(4)))
     assert ids(table, reads_since(table, base)) == [5, 6]
     with table.update_schema() as update:
-        update.add_column(("s", "y"), StringType())
+        update.rename_column("s.y", "z")
     append(table.refresh(), (7, at(4)))
-    with pytest.raises(TableError, match="nested column were added"):
+    assert ids(table, reads_since(table, base)) == [5, 6, 7], "there was none of that name"
+    with table.update_schema() as update:
+        update.rename_column("s.x", "w")
+    append(table.refresh(), (8, at(4)))
+    with pytest.raises(TableError, match="fields of a nested column were renamed"):
         reads_since(table, base)
+
+
+def test_a_nested_field_that_was_dropped_since_is_read_from_the_pinned_snapshot(table: Table) -> None:
+    with table.update_schema() as update:
+        update.add_column(
+            "s",
+            StructType(
+                NestedField(100, "x", IntegerType(), required=False),
+                NestedField(101, "y", IntegerType(), required=False),
+            ),
+        )
+    base = here(table)
+    append(table.refresh(), (3, at(2)))
+    source, changes = planned(table, base)
+    with table.update_schema() as update:
+        update.delete_column("s.y")
+    (read,) = added_reads(table.refresh(), source, changes, event_time="ts")
+    assert (read.start, read.snapshot) == (None, source.pinned.snapshot_id)
 
 
 def test_a_position_that_is_gone_is_read_by_files(table: Table) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pyarrow as pa
 import pytest
 
@@ -25,7 +26,7 @@ from airflow_incremental.core.errors import (
 )
 from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.spark_job import DRIVER, DRIVER_REPORT, SparkRunner
-from airflow_incremental.core.tables import IcebergTarget
+from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.iceberg.attempts import attempts, begin_attempt
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.replace import replaceable
@@ -328,12 +329,24 @@ class TestJob:
         assert (source["table"], source["event_time"], source["event_time_type"]) == (SOURCE, "ts", "timestamptz")
         assert source["columns"][1] == ["ts", "timestamp"]
         assert [(r["start"], r["end"]) for r in source["rows"]] == [(start, world.source.metadata.current_snapshot_id)]
-        assert (source["added"], source["removed"]) == (None, None), "its text asks for no changes"
+        assert (source["added"], source["removed"]) == ([], []), "its text asks for no changes"
         target = job["target"]
         assert target["branch"].endswith("_0_1")
         assert world.target.metadata.refs[target["branch"]].snapshot_id == target["base"]
         assert (target["replace"], target["check"]) == (None, {"ranges": None, "scope": None, "keys": False})
         assert (job["keys"], job["steps"]) == (None, None)
+
+    def test_a_lookup_has_no_changes(self, tmp_path: Path) -> None:
+        world = elsewhere(World(home=tmp_path)).set_up()
+        world.land(0)
+        spec = attrs.evolve(
+            world.spec,
+            sources={**world.spec.sources, "names": IcebergSource(TARGET.replace("result", "names"), role="lookup")},
+        )
+        world.catalog.create_table("mart.names", schema=pa.schema([("region", pa.string())]))
+        job = self.document(world, spec=spec)
+        lookup = job["sources"]["names"]
+        assert (lookup["rows"], lookup["added"], lookup["removed"], lookup["event_time"]) == ([], None, None, None)
 
     def test_overwrite(self, tmp_path: Path) -> None:
         world = elsewhere(World(home=tmp_path, mode="overwrite")).set_up()
