@@ -7,7 +7,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from airflow_incremental.core.errors import PlanExpired, TransformError
+from airflow_incremental.core.errors import PlanExpired, SessionSuperseded, TargetChanged, TransformError
 from airflow_incremental.core.spark_job import DONE, EXPIRED, FAILED, RejoiningRunner
 from airflow_incremental.iceberg.attempts import AttemptEnd, attempts, begin_attempt, end_of
 from airflow_incremental.iceberg.commits import load_table
@@ -113,10 +113,16 @@ def _check_failure(session: Session, runner: SparkRunner, attempt: Attempt, erro
     :raises TransformError: with the application's own error first.
     """
     process, plan = session.process, session.plan
-    target = load_table(process.catalog, plan.target, role="target")
-    check_owned(target, session.begin)
-    job_sources(process, plan, runner)
-    end = end_of(target, attempt)
+    try:
+        target = load_table(process.catalog, plan.target, role="target")
+        check_owned(target, session.begin)
+        job_sources(process, plan, runner)
+        end = end_of(target, attempt)
+    except (PlanExpired, SessionSuperseded, TargetChanged):
+        raise
+    except Exception as other:  # noqa: BLE001  (a catalog that does not answer, say: the error there is already counts)
+        log.warning("what is behind the failure of attempt %s could not be looked up: %s", attempt.number, other)
+        return
     if end is not None and end.report.get("code") == EXPIRED:
         raise PlanExpired(
             str(end.report.get("error")),

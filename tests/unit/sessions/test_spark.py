@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import pyarrow as pa
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 
 from airflow_incremental.audits import AcceptedValues, NotNull
 from airflow_incremental.core.errors import (
@@ -172,6 +173,24 @@ def test_the_applications_own_error_comes_first(tmp_path: Path) -> None:
     assert "look at the SQL" in str(raised.value)
     assert "exit code 1" in str(raised.value.__cause__)
     assert read_lock(world.target, "proc") is not None, "the session stays, for a retry"
+
+
+def test_a_catalog_that_does_not_answer_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(0, 1)
+
+    def fail(_: Mapping[str, Any]) -> None:
+        def silent(*_: Any) -> Any:
+            message = "no answer"
+            raise ConnectionError(message)
+
+        monkeypatch.setattr(SqlCatalog, "load_table", silent)
+        message = "AnalysisException: no column 'w'"
+        raise TransformError(message)
+
+    elsewhere(world, fail)
+    with pytest.raises(TransformError, match="no column 'w'"):
+        steps.load(opened(world))
 
 
 def test_what_the_plan_reads_is_gone(tmp_path: Path) -> None:
