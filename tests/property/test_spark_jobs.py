@@ -31,7 +31,7 @@ from tests.support.balances import Balances
 from tests.support.job_runner import LocalRunner
 from tests.support.world import World
 
-slow = settings(max_examples=settings().max_examples // 10, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+slow = settings(max_examples=settings().max_examples // 20, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 SOURCES = st.sampled_from([(), (("day", "ts"),), (("hour", "ts"),)])
 #: Rows that change between runs, some of them of before.
 changing: list[Any] = [

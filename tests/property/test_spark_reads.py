@@ -68,7 +68,7 @@ def new_table(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Table]:
     return lambda **options: make_table(catalog, f"raw.t{next(numbers)}", **options)
 
 
-@settings(max_examples=settings().max_examples * 3 // 5)
+@settings(max_examples=settings().max_examples // 3)
 @given(ticks=TICKS, version=st.sampled_from([1, 2, 2]), unit=st.sampled_from(["day", "hour", None]))
 def test_what_spark_reads(
     new_table: Callable[..., Table], ticks: Sequence[tuple[list[Any], list[Any]]], version: int, unit: str | None

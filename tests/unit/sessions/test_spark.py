@@ -38,7 +38,7 @@ from airflow_incremental.sessions.process import Session
 from airflow_incremental.sessions.spark_document import job_document
 from tests.support.balances import Balances
 from tests.support.job_runner import LocalRunner, ranges_of
-from tests.support.modes import MODES, world_of
+from tests.support.modes import world_of
 from tests.support.quarantine import check_split
 from tests.support.tables import commit_snapshot, expire
 from tests.support.totals import Totals
@@ -68,9 +68,9 @@ def finish(session: Session) -> None:
     steps.publish(session, steps.audit(session, steps.load(session)))
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_mode(tmp_path: Path, mode: str) -> None:
-    world = elsewhere(world_of(tmp_path, mode)).set_up()
+def test_a_union(tmp_path: Path) -> None:
+    """The other modes are among the properties."""
+    world = elsewhere(world_of(tmp_path, "append a union")).set_up()
     for hours in ((0, 1), (0.5, 2), (1.25, 4)):
         world.land(*hours)
         world.land(*(h + 0.1 for h in hours), region="us")
