@@ -38,7 +38,7 @@ from airflow_incremental.operators.arguments import (
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
 from airflow_incremental.operators.runtime import failing_for_good
-from airflow_incremental.operators.templates import check_templates, with_suite_files
+from airflow_incremental.operators.templates import check_templates, hide_secrets, with_suite_files
 from airflow_incremental.spark.code import check_code
 
 if TYPE_CHECKING:
@@ -276,6 +276,11 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         if spark is not None:
             check_code(spark, self._folders())
 
+    def render_template_fields(self, context: Any, jinja_env: Any = None) -> None:
+        """Render the template fields, and hide what of them is a secret: they are shown on the task's page."""
+        super().render_template_fields(context, jinja_env)
+        hide_secrets(self._spark_arguments())
+
     @property
     def inherits_from_skipmixin(self) -> bool:
         """Whether the task may skip others: the scheduler then keeps them skipped, also mapped ones and ones that are cleared."""
@@ -328,7 +333,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
     def spark_transform(self) -> SparkTransform | None:
         """Return what runs on Spark, of the fields as they are now; None if DuckDB or the author's own tasks do the work."""
-        return on_spark(self.transform)
+        return on_spark(self._spark_arguments())
 
     def make_runner(self, transform: SparkTransform, catalog: Catalog, context: Mapping[str, Any]) -> Runner:
         """Return what runs a transform on Spark, which ``on_kill`` can stop.
@@ -339,6 +344,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
 
         self._runner = runner_of(transform, catalog, context, folders=self._folders())
         return self._runner
+
+    def _spark_arguments(self) -> Any:
+        return self.transform
 
     def _folders(self) -> tuple[str, ...]:
         return tuple(getattr(self.get_template_env().loader, "searchpath", ()))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from airflow_incremental.core.spark import AUTO, AuditsOn, DeployMode, SparkTransform
-from airflow_incremental.operators.arguments import is_open, on_spark, plain
+from airflow_incremental.operators.arguments import is_open, plain
 from airflow_incremental.operators.load import IncrementalLoadOperator
 
 #: Arguments of ``SparkTransform``; all are template fields.
@@ -177,12 +177,8 @@ class SparkLoadOperator(IncrementalLoadOperator):
 
     def prepare_template(self) -> None:
         """Check what is known when the DAG is whole; the SQL may have been read from its file by now."""
-        self.transform = self._arguments()
+        self.transform = self._spark_arguments()
         super().prepare_template()
 
-    def spark_transform(self) -> SparkTransform | None:
-        """Return what runs on Spark, of the fields as they are now."""
-        return on_spark(self._arguments())
-
-    def _arguments(self) -> dict[str, Any]:
+    def _spark_arguments(self) -> dict[str, Any]:
         return {**{name: getattr(self, name) for name in SPARK_FIELDS}, "audits_on": self.audits_on}

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from airflow_incremental.compat import AirflowException, BaseHook
+from airflow_incremental.compat import AirflowException, BaseHook, mask_secret
 from airflow_incremental.core.errors import ArgumentError, TransformError
 from airflow_incremental.core.spark import AUTO, CLUSTER
 from airflow_incremental.operators.spark import Runner
@@ -24,6 +24,7 @@ from airflow_incremental.spark.archive import DRIVER_PACKAGE, driver_folder, wri
 from airflow_incremental.spark.code import located
 from airflow_incremental.spark.diagnosis import Transcript, diagnose, diagnose_transcript
 from airflow_incremental.spark.packages import SparkVersion, coordinates, installed_version
+from airflow_incremental.spark.secrets import is_secret
 from airflow_incremental.spark.storage import storage_kinds
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class SubmitRunner(Runner):
         :raises ArgumentError: what is asked for does not go together.
         """
         self.say_what_stays()
+        self._warn_of_secrets()
         connection = self._connection()
         packages = self._packages(job, connection)
         with tempfile.TemporaryDirectory(prefix="airflow-incremental-spark-") as folder:
@@ -108,6 +110,16 @@ class SubmitRunner(Runner):
         if self._running is not None:
             self._running.on_kill()
 
+    def _warn_of_secrets(self) -> None:
+        for key, value in self.arguments.conf.items():
+            if is_secret(key):
+                mask_secret(str(value))
+                log.warning(
+                    "conf has %s, which looks like a secret, and everybody on this machine can read spark-submit's command "
+                    "line; set it in spark-defaults.conf, or, if it is the catalog's, with catalog_conf",
+                    key,
+                )
+
     def _connection(self) -> _Connection:
         given = self.arguments
         try:
@@ -160,7 +172,8 @@ class SubmitRunner(Runner):
             **given.submit_args,
             "task_id": str(self.context["ti"].task_id),
             "conn_id": given.spark_conn_id,
-            "application": code.application or str(program),
+            # Audits are the package's own questions, whatever made the rows.
+            "application": str(program) if job.get("what") == "audit" else code.application or str(program),
             "application_args": ["--job", str(path), *map(str, given.application_args)],
             "conf": {
                 key: _text(value) for key, value in given.conf.items() if key != "spark.jars.packages" or not packages

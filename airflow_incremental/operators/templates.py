@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.audits import Expectations, audit_from_dict
+from airflow_incremental.compat import mask_secret
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.operators.arguments import SQL_FILE, is_open
+from airflow_incremental.spark.secrets import is_secret
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -39,6 +41,17 @@ def with_suite_files(audits: Any, env: Environment) -> Any:
         return audits
     folders = tuple(getattr(env.loader, "searchpath", ()))
     return [_with_suite(a, folders) if _is_suite(a) else a for a in audits]
+
+
+def hide_secrets(transform: Any) -> None:
+    """Let Airflow mask what of a transform's rendered arguments for Spark is a secret, wherever it is shown."""
+    if not isinstance(transform, Mapping):
+        return
+    for name in ("catalog_conf", "conf", "env_vars"):
+        given = transform.get(name)
+        for key, value in given.items() if isinstance(given, Mapping) else ():
+            if isinstance(value, str) and is_secret(str(key)):
+                mask_secret(value)
 
 
 def _is_suite(audit: Any) -> bool:

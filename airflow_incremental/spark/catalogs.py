@@ -16,14 +16,11 @@ from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.spark import CLUSTER
 from airflow_incremental.spark.jdbc import jdbc_conf
 from airflow_incremental.spark.rest import rest_conf
+from airflow_incremental.spark.secrets import is_secret
 from airflow_incremental.spark.storage import storage_conf, storage_kinds, storage_notes
 
 #: Picks the class for each location by its scheme, as pyiceberg does; the default of Hive and JDBC catalogs knows Hadoop's only.
 _ANY_STORAGE = "org.apache.iceberg.io.ResolvingFileIO"
-_SECRET = re.compile(
-    r"credential$|credentials-json$|secret|password$|token$|key$|^adls\.(sas-token|connection-string)|^header\.auth",
-    re.IGNORECASE,
-)
 _HOW = "say how Spark finds it, SparkTransform(catalog_conf={'type': 'rest', 'uri': ...}), or catalog_conf='cluster' if it does"
 
 
@@ -51,7 +48,7 @@ class SparkCatalog:
     @property
     def secrets(self) -> tuple[str, ...]:
         """The values of its conf that must not be shown."""
-        return tuple(sorted({value for key, value in self.conf.items() if value and _SECRET.search(key)}))
+        return tuple(sorted({value for key, value in self.conf.items() if value and is_secret(key)}))
 
 
 def spark_catalog(

@@ -29,9 +29,9 @@ _RAISED = re.compile(r"(?:[A-Za-z_][\w$]*\.)*[A-Za-z_]\w*(?:Error|Exception|Inte
 _PY4J = "py4j.protocol.Py4JJavaError"
 #: Longest text taken out of a log, in characters.
 _CLIP = 2000
-#: A mistake in the query or the function, which the next try would make again.
+#: A mistake in the query or the function, which the next try would make again; or a rule that the driver found broken.
 _FOR_GOOD = re.compile(
-    r"AnalysisException|ParseException|SyntaxError|NameError|AttributeError|TypeError|ImportError"
+    r"\. Expected: |AnalysisException|ParseException|SyntaxError|NameError|AttributeError|TypeError|ImportError"
     r"|\[[A-Z_]+\.[A-Z_]+\]"
 )
 
@@ -136,7 +136,8 @@ def diagnose_report(report: Mapping[str, Any]) -> Diagnosis:
     if known is None:
         return Diagnosis(cause=cause, hint=str(report.get("hint") or _READ_ON), retryable=not _FOR_GOOD.search(error))
     hint = report.get("hint") or known.hint
-    return Diagnosis(cause=cause, expected=known.expected, hint=str(hint), retryable=known.retryable)
+    told = f"{cause if cause.endswith('.') else cause + '.'} That means: {known.cause}"
+    return Diagnosis(cause=told, expected=known.expected, hint=str(hint), retryable=known.retryable)
 
 
 _AT = {

@@ -124,6 +124,23 @@ def test_secrets_are_in_a_file_that_only_the_user_reads_and_that_is_gone_afterwa
     assert not Path(values(found, "--py-files")[0]).exists()
 
 
+def test_a_secret_on_the_command_line_is_warned_of(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    conf = {"spark.hadoop.fs.s3a.secret.key": "abc", "spark.kubernetes.driver.secretKeyRef.A": "b:c", "spark.x": "1"}
+    with caplog.at_level("WARNING"):
+        run(home, conf=conf)
+    (said,) = [r.getMessage() for r in caplog.records if "looks like a secret" in r.getMessage()]
+    assert "spark.hadoop.fs.s3a.secret.key" in said
+    assert "catalog_conf" in said
+
+
+def test_audits_are_asked_by_the_packages_own_program(home: Path) -> None:
+    (home / "app.py").write_text("import sys\n", encoding="utf-8")
+    found = runner(home, None, application="app.py")
+    found.run({**JOB, "what": "audit", "catalog": found.catalog})
+    words = json.loads((home / "found.json").read_text())["arguments"]
+    assert Path(words[words.index("--job") - 1]).name == "run_job.py"
+
+
 def test_every_argument_arrives(home: Path) -> None:
     (home / "lib").mkdir()
     (home / "lib" / "own.zip").write_bytes(b"")

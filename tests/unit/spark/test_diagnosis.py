@@ -82,7 +82,10 @@ def test_the_drivers_own_error_comes_first_whatever_else_the_log_says() -> None:
 
 def test_a_driver_that_has_no_hint_gets_the_one_of_the_symptom() -> None:
     error = diagnose([driver_line(error="java.net.UnknownHostException: lake.internal", where="read")]).error()
-    assert error.found == "the driver failed while it read the sources: java.net.UnknownHostException: lake.internal"
+    assert error.found == (
+        "the driver failed while it read the sources: java.net.UnknownHostException: lake.internal. That means: a host of the "
+        "catalog or its storage is not known to Spark: UnknownHostException: lake.internal"
+    )
     assert "catalog_conf" in error.hint
     assert error.retryable
 
@@ -93,6 +96,7 @@ def test_a_driver_that_has_no_hint_gets_the_one_of_the_symptom() -> None:
         "AnalysisException: [TABLE_OR_VIEW_NOT_FOUND] The table or view `event` cannot be found.",
         "ParseException: [PARSE_SYNTAX_ERROR] Syntax error at or near 'SELEC'.",
         "NameError: name 'F' is not defined",
+        "the transform committed snapshot 7 (append) to mart.result itself. Expected: rows that are returned.",
     ],
 )
 def test_a_mistake_in_the_transform_is_not_tried_again(text: str) -> None:
