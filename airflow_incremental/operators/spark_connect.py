@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from airflow.providers.apache.spark.hooks.spark_connect import SparkConnectHook
 from airflow_incremental.compat import AirflowException, mask_secret
 from airflow_incremental.core.errors import ArgumentError, TransformError
 from airflow_incremental.operators.spark import Runner
-from airflow_incremental.spark.archive import DRIVER_PACKAGE, write_archive
 from airflow_incremental.spark.code import located
 from airflow_incremental.spark.diagnosis import diagnose, diagnose_report
 
@@ -38,12 +38,12 @@ class ConnectRunner(Runner):
         self.say_what_stays()
         builder = self._builder()
         with tempfile.TemporaryDirectory(prefix="airflow-incremental-spark-") as folder:
-            archive = write_archive(Path(folder) / f"{DRIVER_PACKAGE}.zip", self.code.modules)
+            shipped = _write(self.code.modules, Path(folder))
             session = _connect(builder)
             self._session = session
             try:
-                self._ship(session, archive)
-                with _importable(archive, self.code.modules):
+                self._ship(session, shipped)
+                with _importable(folder, self.code.modules):
                     _run(session, job)
             finally:
                 self._session = None
@@ -83,12 +83,11 @@ class ConnectRunner(Runner):
             builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))
         return builder
 
-    def _ship(self, session: SparkSession, archive: Path) -> None:
+    def _ship(self, session: SparkSession, shipped: Sequence[str]) -> None:
         given = self.arguments
         # The helper package stays here; executors need what functions of the author's may name.
-        python = [*([str(archive)] if self.code.modules else []), *located(given.py_files, self.folders)]
         for kind, names in (
-            ("pyfile", python),
+            ("pyfile", [*shipped, *located(given.py_files, self.folders)]),
             ("file", located(given.files, self.folders)),
             ("archive", located(given.archives, self.folders)),
         ):
@@ -127,16 +126,24 @@ def _unreachable(error: Exception) -> TransformError:
     return found
 
 
+def _write(modules: Mapping[str, bytes], folder: Path) -> list[str]:
+    paths = [folder / f"{name}.py" for name in modules]
+    for path, source in zip(paths, modules.values(), strict=True):
+        path.write_bytes(source)
+    return list(map(str, paths))
+
+
 @contextlib.contextmanager
-def _importable(archive: Path, modules: Mapping[str, bytes]) -> Iterator[None]:
+def _importable(folder: str, modules: Mapping[str, bytes]) -> Iterator[None]:
     """Let Python import the shipped modules while the job runs; a module of that name that is loaded already is put aside."""
     aside = {name: sys.modules.pop(name) for name in modules if name in sys.modules}
-    sys.path.insert(0, str(archive))
+    sys.path.insert(0, folder)
+    importlib.invalidate_caches()
     try:
         yield
     finally:
-        sys.path.remove(str(archive))
+        sys.path.remove(folder)
         for name in modules:
             sys.modules.pop(name, None)
         sys.modules.update(aside)
-        sys.path_importer_cache.pop(str(archive), None)
+        sys.path_importer_cache.pop(folder, None)
