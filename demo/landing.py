@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from demo.flights import Tick
 
-#: Airflow connection under which the DAGs find the catalog.
+#: Airflow connection under which most DAGs find their catalog.
 CONNECTION_ID = "iceberg_default"
 #: Where flights land.
 SOURCE = "raw.flights"
@@ -59,18 +59,23 @@ PARTITIONING = PartitionSpec(
 
 @attrs.frozen
 class Lakehouse:
-    """A catalog in a SQL database and a warehouse in a folder.
+    """A catalog in a SQL database and a warehouse in a folder; or what a REST catalog server has.
 
     :param folder: absolute folder of the warehouse; made when it is missing.
-    :param uri: SQLAlchemy URL of the catalog's database; default is a SQLite file in the folder.
+    :param uri: SQLAlchemy URL of the catalog's database, or address of the server, which knows its warehouse itself; default is
+        a SQLite file in the folder.
+    :param connection_id: Airflow connection under which DAGs find the catalog.
     """
 
     folder: Path
     uri: str | None = None
+    connection_id: str = CONNECTION_ID
 
     @property
     def properties(self) -> dict[str, str]:
         """Return the properties of the catalog, as pyiceberg takes them."""
+        if self.uri is not None and self.uri.startswith("http"):
+            return {"type": "rest", "uri": self.uri}
         return {
             "type": "sql",
             "uri": self.uri or f"sqlite:///{self.folder / 'catalog.db'}",
@@ -82,7 +87,7 @@ class Lakehouse:
         self.folder.mkdir(parents=True, exist_ok=True)
         # A SQL catalog keeps its tables under the catalog's name, and Airflow's hook opens it under the name of the
         # connection.
-        return load_catalog(CONNECTION_ID, **self.properties)
+        return load_catalog(self.connection_id, **self.properties)
 
     def connection(self) -> dict[str, str]:
         """Return the environment variable that makes the catalog an Airflow connection of type ``iceberg``.
@@ -90,7 +95,9 @@ class Lakehouse:
         Everything is in the connection's extra. Its host must stay empty: the provider's hook puts it in place of
         ``uri``.
         """
-        return {f"AIRFLOW_CONN_{CONNECTION_ID.upper()}": json.dumps({"conn_type": "iceberg", "extra": self.properties})}
+        return {
+            f"AIRFLOW_CONN_{self.connection_id.upper()}": json.dumps({"conn_type": "iceberg", "extra": self.properties})
+        }
 
 
 def create_source(catalog: Catalog, identifier: str = SOURCE) -> Table:

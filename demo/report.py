@@ -77,15 +77,16 @@ class AuditBlocked:
 
 @attrs.frozen(kw_only=True)
 class Killed:
-    """A task process that was killed while its session was open, and how the run came through.
+    """A process that was killed while the session it worked for was open, and how the run came through.
 
     :param tick: number of the delivery.
-    :param task: task whose process was killed with SIGKILL.
+    :param task: task whose process, or whose Spark driver, was killed with SIGKILL.
     :param pid: that process.
     :param session: session that was open.
     :param published_session: session that the run published in the end; the same one if it was resumed.
     :param tries: tries the task needed.
     :param state: state of the run in the end.
+    :param what: what the process is called where people read of it.
     """
 
     tick: int
@@ -96,6 +97,7 @@ class Killed:
     published_session: str | None
     tries: int
     state: str
+    what: str = "process"
 
     @property
     def recovered(self) -> bool:
@@ -201,7 +203,7 @@ class Report:
         k = self.killed
         how = "resumed and published" if k.session == k.published_session else "replaced by one that published"
         end = f"its session was {how} in try {k.tries}" if k.recovered else f"THE RUN ENDED {k.state.upper()}"
-        return f"process {k.pid} of task {k.task} was killed in delivery {k.tick}; {end}."
+        return f"{k.what} {k.pid} of task {k.task} was killed in delivery {k.tick}; {end}."
 
 
 def report_target(table: Table, *, process: str, landed: pa.Table, through: dt.datetime | None = None) -> TargetReport:

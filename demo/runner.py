@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import attrs
 import pyarrow as pa
@@ -28,22 +29,8 @@ from demo.landing import (
 from demo.report import AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
 from demo.stack import AirflowStack
 
-#: DAG, which is also the name of its process -> target.
-TARGETS = {
-    "flight_fact": "mart.flight_fact",
-    "hourly_departures": "mart.hourly_departures",
-    "aircraft_state": "mart.aircraft_state",
-    "aircraft": "mart.aircraft",
-}
-#: DAGs that are not triggered, in order: they run when the table they read has been published to. What they write depends on the
-#: order of flights, so it goes as far as the hours are complete.
-FOLLOWERS = ("aircraft_state", "aircraft")
-#: The delivery with rows that violate an audit, and the first after which a task is killed.
-BAD_TICK, KILL_FROM_TICK = 5, 7
-#: The task that is killed: it runs all steps of a session.
-_VICTIM = ("hourly_departures", "load")
-#: Seconds a run may take before the demonstration gives up; an idle machine needs ten.
-_PATIENCE = 600.0
+#: Seconds a run may take before the demonstration gives up; an idle machine needs ten, or a minute with Spark.
+PATIENCE = 600.0
 
 
 class DemoError(Exception):
@@ -54,7 +41,7 @@ class DemoError(Exception):
 class Demo:
     """Runs the demonstration against a started stack.
 
-    :param stack: an Airflow with the DAGs of ``TARGETS``, whose connection leads to ``lakehouse``.
+    :param stack: an Airflow with the DAGs, whose connection leads to ``lakehouse``.
     :param lakehouse: where flights land and targets are written; must not hold a landing table yet.
     :param ticks: the deliveries.
     :param say: takes one line for people at a time.
@@ -67,17 +54,34 @@ class Demo:
     _blocked: AuditBlocked | None = None
     _killed: Killed | None = None
 
+    #: Process -> its target.
+    targets: ClassVar[Mapping[str, str]] = {
+        "flight_fact": "mart.flight_fact",
+        "hourly_departures": "mart.hourly_departures",
+        "aircraft_state": "mart.aircraft_state",
+        "aircraft": "mart.aircraft",
+    }
+    #: DAGs that are triggered side by side after each delivery.
+    triggered: ClassVar[Sequence[str]] = ("flight_fact", "hourly_departures")
+    #: DAGs that are not, named as their processes, in order: they run when the table they read has been published to. What they
+    #: write depends on the order of flights, so it goes as far as the hours are complete.
+    followers: ClassVar[Sequence[str]] = ("aircraft_state", "aircraft")
+    #: The DAG whose audits see what is wrong with a bad delivery, and the process in it.
+    audited: ClassVar[tuple[str, str]] = ("flight_fact", "flight_fact")
+    #: The task that is killed, by DAG and id, and its process: it runs all steps of a session.
+    victim: ClassVar[tuple[str, str, str]] = ("hourly_departures", "load", "hourly_departures")
+    #: The delivery with rows that violate an audit, and the first after which a task is killed.
+    bad_tick: ClassVar[int] = 5
+    kill_from_tick: ClassVar[int] = 7
+
     def run(self) -> Report:
         """Land all deliveries and load each; return what was found.
 
         :raises DemoError: a run ended otherwise than it must.
         """
         began = time.monotonic()
-        catalog = self.lakehouse.catalog()
-        create_source(catalog)
-        create_planes(catalog, load_planes())
-        create_aircraft_state(catalog)
-        for dag_id in TARGETS:
+        self._prepare()
+        for dag_id in (*self.triggered, *self.followers):
             self.stack.client.unpause(dag_id)
         ticks, landed = [], pa.table({})
         for tick in self.ticks:
@@ -86,22 +90,29 @@ class Demo:
         return Report(
             flights=landed.num_rows,
             ticks=ticks,
-            targets={identifier: self._report(process, landed) for process, identifier in TARGETS.items()},
+            targets={identifier: self._report(process, landed) for process, identifier in self.targets.items()},
             blocked=self._blocked,
             killed=self._killed,
             seconds=time.monotonic() - began,
         )
 
+    def _prepare(self) -> None:
+        """Make the tables that no load makes."""
+        catalog = self.lakehouse.catalog()
+        create_source(catalog)
+        create_planes(catalog, load_planes())
+        create_aircraft_state(catalog)
+
     def _report(self, process: str, landed: pa.Table) -> TargetReport:
         through = None
-        if process in FOLLOWERS:
-            last = published(self._table(TARGETS[FOLLOWERS[0]]), FOLLOWERS[0])
+        if process in self.followers:
+            last = published(self._table(self.targets[self.followers[0]]), self.followers[0])
             through = None if last is None else last.watermark.processed_through
-        return report_target(self._table(TARGETS[process]), process=process, landed=landed, through=through)
+        return report_target(self._table(self.targets[process]), process=process, landed=landed, through=through)
 
     def _deliver(self, tick: Tick, *, late: int) -> TickReport:
         began = time.monotonic()
-        if tick.number == BAD_TICK:
+        if tick.number == self.bad_tick:
             note = self._deliver_bad(tick)
         else:
             land(self.lakehouse.catalog(), tick.rows)
@@ -122,42 +133,47 @@ class Demo:
 
     def _load(self, tick: Tick) -> str:
         """Run the DAGs side by side, then those that follow; all must succeed. Kill a task if it is time for that."""
-        followers = {dag_id: self.stack.client.latest_run(dag_id) for dag_id in FOLLOWERS}
+        followers = {dag_id: self.stack.client.latest_run(dag_id) for dag_id in self.followers}
         runs = self._trigger()
         killed = None
-        if tick.number >= KILL_FROM_TICK and self._killed is None:
-            killed = self._kill_within_session(runs[_VICTIM[0]])
+        if tick.number >= self.kill_from_tick and self._killed is None:
+            killed = self._kill_within_session(runs[self.victim[0]])
         for dag_id, run_id in runs.items():
             self._must_succeed(dag_id, run_id)
         for dag_id, before in followers.items():
-            self._must_succeed(dag_id, self.stack.client.wait_for_new_run(dag_id, before, _PATIENCE))
+            self._must_succeed(dag_id, self.stack.client.wait_for_new_run(dag_id, before, PATIENCE))
         if killed is None:
             return ""
         pid, session = killed
-        self._killed = self._recovery(tick, runs[_VICTIM[0]], pid, session)
-        return f"process {pid} of {'.'.join(_VICTIM)} was killed, try {self._killed.tries} finished its work"
+        self._killed = self._recovery(tick, runs[self.victim[0]], pid, session)
+        return (
+            f"{self._killed.what} {pid} of {self._killed.task} was killed, try {self._killed.tries} finished its work"
+        )
 
     def _trigger(self) -> dict[str, str]:
-        return {dag_id: self.stack.client.trigger(dag_id) for dag_id in TARGETS if dag_id not in FOLLOWERS}
+        return {dag_id: self.stack.client.trigger(dag_id) for dag_id in self.triggered}
 
     def _deliver_bad(self, tick: Tick) -> str:
         """Deliver spoiled rows, see the audit stop them, have the delivery sent again, and load it."""
+        client, (dag_id, process) = self.stack.client, self.audited
+        target = self.targets[process]
         spoiled, bad_rows = spoil(tick.rows)
-        before = _head(self._table(TARGETS["flight_fact"]))
+        before = _head(self._table(target))
         land(self.lakehouse.catalog(), spoiled)
         runs = self._trigger()
-        self._must_succeed("hourly_departures", runs["hourly_departures"])  # has no audit on what is wrong
-        run_id = runs["flight_fact"]
-        state = self.stack.client.wait_for_run("flight_fact", run_id, _PATIENCE)
-        failed = [t for t in self.stack.client.tasks("flight_fact", run_id) if t.state == "failed"]
+        run_id = runs.pop(dag_id)
+        for other, other_run in runs.items():
+            self._must_succeed(other, other_run)  # has no audit on what is wrong
+        state = client.wait_for_run(dag_id, run_id, PATIENCE)
+        failed = [t for t in client.tasks(dag_id, run_id) if t.state == "failed"]
         if state != "failed" or not failed:
-            msg = f"run {run_id} of flight_fact ended as {state} although {bad_rows} rows violate its audits"
+            msg = f"run {run_id} of {dag_id} ended as {state} although {bad_rows} rows violate its audits"
             raise DemoError(msg)
-        log = self.stack.client.log("flight_fact", run_id, failed[0].task_id, try_number=failed[0].try_number)
+        log = client.log(dag_id, run_id, failed[0].task_id, try_number=failed[0].try_number)
         if "AuditFailed" not in log:
             msg = f"task {failed[0].task_id} of {run_id} failed, but not in an audit:\n{_end(log)}"
             raise DemoError(msg)
-        published_nothing = _head(self._table(TARGETS["flight_fact"])) == before
+        published_nothing = _head(self._table(target)) == before
         deliver_again(self.lakehouse.catalog(), tick)
         self._load(tick)
         self._blocked = AuditBlocked(
@@ -166,7 +182,7 @@ class Demo:
             failed_task=failed[0].task_id,
             bad_rows=bad_rows,
             published_nothing=published_nothing,
-            loaded_after_repair=_head(self._table(TARGETS["flight_fact"])) != before,
+            loaded_after_repair=_head(self._table(target)) != before,
         )
         return f"{bad_rows} bad rows, stopped by an audit; sent again"
 
@@ -176,24 +192,34 @@ class Demo:
         Returns the process and the session, or None if the session was over before it was seen: then the next
         delivery is tried.
         """
-        dag_id, task_id = _VICTIM
-        pid = self.stack.task_pid(dag_id, run_id, task_id, timeout=_PATIENCE)
-        catalog = self.lakehouse.catalog()
+        dag_id, task_id, _ = self.victim
+        pid = self.stack.task_pid(dag_id, run_id, task_id, timeout=PATIENCE)
         while self.stack.owns(pid):
-            lock = read_lock(catalog.load_table(TARGETS[dag_id]), dag_id)
-            if lock is not None:
-                # Stopped first, so that nothing moves between the last look and the end.
-                os.kill(pid, signal.SIGSTOP)
-                still = read_lock(catalog.load_table(TARGETS[dag_id]), dag_id)
-                os.kill(pid, signal.SIGCONT if still is None else signal.SIGKILL)
-                if still is not None:
-                    return pid, still.plan.session
+            if self._open_session() is not None and (session := self._kill_if(pid, self._open_session)) is not None:
+                return pid, session
             time.sleep(0.01)
         return None
 
+    def _open_session(self) -> str | None:
+        """Return the session of the process that is to be killed, if one is open."""
+        _, _, process = self.victim
+        lock = read_lock(self._table(self.targets[process]), process)
+        return None if lock is None else lock.plan.session
+
+    @staticmethod
+    def _kill_if(pid: int, session_of: Callable[[], str | None]) -> str | None:
+        """Kill a process if it is still in the session that it was seen in, and return the session.
+
+        It is stopped first, so that nothing moves between the last look and the end.
+        """
+        os.kill(pid, signal.SIGSTOP)
+        session = session_of()
+        os.kill(pid, signal.SIGCONT if session is None else signal.SIGKILL)
+        return session
+
     def _recovery(self, tick: Tick, run_id: str, pid: int, session: str) -> Killed:
-        dag_id, task_id = _VICTIM
-        last = published(self._table(TARGETS[dag_id]), dag_id)
+        dag_id, task_id, process = self.victim
+        last = published(self._table(self.targets[process]), process)
         return Killed(
             tick=tick.number,
             run_id=run_id,
@@ -207,7 +233,7 @@ class Demo:
 
     def _must_succeed(self, dag_id: str, run_id: str) -> None:
         client = self.stack.client
-        state = client.wait_for_run(dag_id, run_id, _PATIENCE)
+        state = client.wait_for_run(dag_id, run_id, PATIENCE)
         if state == "success":
             return
         logs = [
