@@ -26,12 +26,13 @@ $(READY): requirements.lock pyproject.toml scripts/setup.sh Makefile
 	@scripts/setup.sh $(UV_VERSION)
 	@touch $@
 
-# What the Spark tests need besides: a Python with Spark, and jars that Maven fetches (its settings name a mirror, where there is one).
+# What tests, demo and benchmark of Spark need besides: a Python with Spark, and jars that Maven fetches (its settings name a
+# mirror, where there is one).
 READY_SPARK := .venv-spark/.ready
 SPARK_JARS := build/spark-jars/.ready
 
 .PHONY: setup-spark
-setup-spark: $(READY_SPARK) $(SPARK_JARS) ## make .venv-spark and build/spark-jars, which test-spark needs (Java 17 and Maven have to be there)
+setup-spark: $(READY_SPARK) $(SPARK_JARS) ## make .venv-spark and build/spark-jars, which the ...-spark targets need (Java 17 and Maven have to be there)
 
 $(READY_SPARK): $(READY) tests/spark/requirements.lock scripts/setup-spark.sh
 	@echo "Setting up .venv-spark from tests/spark/requirements.lock ..."
@@ -47,6 +48,10 @@ $(SPARK_JARS): tests/spark/pom.xml | $(READY_SPARK)
 .PHONY: demo
 demo: $(READY) ## late flights in real Airflow: runs by itself, ends by itself, writes build/demo/report.json
 	$(VENV)/python -m demo $(ARGS)
+
+.PHONY: demo-spark
+demo-spark: $(READY) $(READY_SPARK) $(SPARK_JARS) ## the demo with its fact and an aggregate on Spark: a bad delivery, a killed driver, build/demo-spark/report.json
+	$(VENV)/python -m demo --spark $(ARGS)
 
 .PHONY: airflow
 airflow: $(READY) ## the demo's Airflow with its UI left running on loopback, until Ctrl-C
@@ -83,6 +88,10 @@ typecheck: $(READY) ## mypy, strict
 .PHONY: bench
 bench: $(READY) ## benchmarks: tables to the terminal, build/bench/*.json and *.csv
 	$(VENV)/python -m benchmarks $(ARGS)
+
+.PHONY: bench-spark
+bench-spark: $(READY) $(READY_SPARK) $(SPARK_JARS) ## the benchmark of DuckDB against Spark: 1, 10 and 50 million rows, about an hour
+	$(VENV)/python -m benchmarks spark $(ARGS)
 
 .PHONY: docs-expectations
 docs-expectations: $(READY) ## write docs/expectations.md anew, from the code that it speaks of

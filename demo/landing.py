@@ -12,7 +12,7 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.transforms import DayTransform, HourTransform
-from pyiceberg.types import IntegerType, LongType, NestedField, StringType, TimestamptzType
+from pyiceberg.types import DoubleType, IntegerType, LongType, NestedField, StringType, TimestamptzType
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -120,7 +120,6 @@ def create_aircraft_state(catalog: Catalog, identifier: str = AIRCRAFT_STATE) ->
     The other targets are made by their first load. This one is read by its own transform, as the state, so its columns have to be
     known before.
     """
-    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
     schema = Schema(
         NestedField(1, "tailnum", StringType()),
         NestedField(2, "sched_dep", TimestamptzType()),
@@ -130,7 +129,34 @@ def create_aircraft_state(catalog: Catalog, identifier: str = AIRCRAFT_STATE) ->
         NestedField(6, "delay", IntegerType()),
         NestedField(7, "carried_delay", IntegerType()),
     )
-    by_hour = PartitionField(source_id=2, field_id=1000, transform=HourTransform(), name="sched_dep_hour")
+    return _create_by_hour(catalog, identifier, schema, "sched_dep")
+
+
+def create_flight_fact(catalog: Catalog, identifier: str = "mart.flight_fact") -> Table:
+    """Create the empty fact table, and its namespace, for a load that does not: what Spark returns is known when it has run."""
+    names = (*_COLUMNS[:-1], "outcome", _COLUMNS[-1])
+    return _create_by_hour(
+        catalog, identifier, Schema(*(_column(i, name) for i, name in enumerate(names, start=1))), "time_hour"
+    )
+
+
+def create_hourly_departures(catalog: Catalog, identifier: str = "mart.hourly_departures") -> Table:
+    """Create the empty table of departures per airport and hour, and its namespace, as ``create_flight_fact`` does."""
+    schema = Schema(
+        NestedField(1, "time_hour", TimestamptzType()),
+        NestedField(2, "origin", StringType()),
+        NestedField(3, "departures", LongType()),
+        NestedField(4, "cancellations", LongType()),
+        NestedField(5, "late_departures", LongType()),
+        NestedField(6, "mean_delay", DoubleType()),
+    )
+    return _create_by_hour(catalog, identifier, schema, "time_hour")
+
+
+def _create_by_hour(catalog: Catalog, identifier: str, schema: Schema, column: str) -> Table:
+    catalog.create_namespace_if_not_exists(identifier.rpartition(".")[0])
+    source_id = schema.find_field(column).field_id
+    by_hour = PartitionField(source_id=source_id, field_id=1000, transform=HourTransform(), name=f"{column}_hour")
     return catalog.create_table(identifier, schema=schema, partition_spec=PartitionSpec(by_hour))
 
 

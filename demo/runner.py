@@ -29,9 +29,6 @@ from demo.landing import (
 from demo.report import AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
 from demo.stack import AirflowStack
 
-#: Seconds a run may take before the demonstration gives up; an idle machine needs ten, or a minute with Spark.
-PATIENCE = 600.0
-
 
 class DemoError(Exception):
     """A run did not go as it must; the message holds the end of the log of the task that failed."""
@@ -70,6 +67,8 @@ class Demo:
     audited: ClassVar[tuple[str, str]] = ("flight_fact", "flight_fact")
     #: The task that is killed, by DAG and id, and its process: it runs all steps of a session.
     victim: ClassVar[tuple[str, str, str]] = ("hourly_departures", "load", "hourly_departures")
+    #: Seconds a run may take before the demonstration gives up; an idle machine needs ten.
+    patience: ClassVar[float] = 600
     #: The delivery with rows that violate an audit, and the first after which a task is killed.
     bad_tick: ClassVar[int] = 5
     kill_from_tick: ClassVar[int] = 7
@@ -141,7 +140,7 @@ class Demo:
         for dag_id, run_id in runs.items():
             self._must_succeed(dag_id, run_id)
         for dag_id, before in followers.items():
-            self._must_succeed(dag_id, self.stack.client.wait_for_new_run(dag_id, before, PATIENCE))
+            self._must_succeed(dag_id, self.stack.client.wait_for_new_run(dag_id, before, self.patience))
         if killed is None:
             return ""
         pid, session = killed
@@ -164,7 +163,7 @@ class Demo:
         run_id = runs.pop(dag_id)
         for other, other_run in runs.items():
             self._must_succeed(other, other_run)  # has no audit on what is wrong
-        state = client.wait_for_run(dag_id, run_id, PATIENCE)
+        state = client.wait_for_run(dag_id, run_id, self.patience)
         failed = [t for t in client.tasks(dag_id, run_id) if t.state == "failed"]
         if state != "failed" or not failed:
             msg = f"run {run_id} of {dag_id} ended as {state} although {bad_rows} rows violate its audits"
@@ -193,7 +192,7 @@ class Demo:
         delivery is tried.
         """
         dag_id, task_id, _ = self.victim
-        pid = self.stack.task_pid(dag_id, run_id, task_id, timeout=PATIENCE)
+        pid = self.stack.task_pid(dag_id, run_id, task_id, timeout=self.patience)
         while self.stack.owns(pid):
             if self._open_session() is not None and (session := self._kill_if(pid, self._open_session)) is not None:
                 return pid, session
@@ -233,7 +232,7 @@ class Demo:
 
     def _must_succeed(self, dag_id: str, run_id: str) -> None:
         client = self.stack.client
-        state = client.wait_for_run(dag_id, run_id, PATIENCE)
+        state = client.wait_for_run(dag_id, run_id, self.patience)
         if state == "success":
             return
         logs = [
