@@ -111,9 +111,10 @@ class Child:
     output: str
 
 
-def child(*arguments: str, environment: Mapping[str, str] | None = None) -> Child:
+def child(*arguments: str, program: str = sys.executable, environment: Mapping[str, str] | None = None) -> Child:
     """Run Python in a process of its own and return what the operating system says it used.
 
+    :param program: path of another program to run.
     :raises RuntimeError: it failed.
     """
     variables = {**os.environ, **(environment or {}), "PYTHONPATH": str(ROOT)}
@@ -122,7 +123,7 @@ def child(*arguments: str, environment: Mapping[str, str] | None = None) -> Chil
         started = time.perf_counter()
         with output.open("w") as stdout, errors.open("w") as stderr:
             subprocess.run(  # noqa: S603  (this interpreter, with arguments made here)
-                [sys.executable, "-S", str(_LAUNCHER), str(result), sys.executable, *arguments],
+                [sys.executable, "-S", str(_LAUNCHER), str(result), program, *arguments],
                 cwd=ROOT,
                 env=variables,
                 stdout=stdout,

@@ -154,8 +154,8 @@ def test_what_is_imported_is_required(folder: str, groups: tuple[str, ...]) -> N
     """What another package happens to bring along today may be gone tomorrow."""
     own = {"airflow_incremental", "airflow_incremental_spark", "benchmarks", "demo", "tests", *sys.stdlib_module_names}
     declared = {module for requirement in required(*groups) for module in modules_of(requirement)}
-    if folder == "tests":
-        # A driver's Python, which is another than that of the tests.
+    if folder in ("benchmarks", "tests"):
+        # What a driver's Python has, which is another than that of the tests.
         declared |= set(re.findall(r"^[a-z]+", (ROOT / "tests/spark/requirements.in").read_text(), re.MULTILINE))
     missing = {
         f"{path.relative_to(ROOT)}: {module}"
