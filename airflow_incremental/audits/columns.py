@@ -12,8 +12,8 @@ from typing import Any
 import attrs
 import pyarrow as pa
 
+from airflow_incremental.audits.sql import DuckDBSql, Sql
 from airflow_incremental.core.errors import AuditFailed
-from airflow_incremental.engines.filters import quote
 
 _LISTED = 40
 
@@ -27,14 +27,15 @@ class Column:
     type: Any
 
 
-def resolve(schema: pa.Schema, path: str, *, audit: str) -> Column:
+def resolve(schema: pa.Schema, path: str, *, audit: str, sql: Sql | None = None) -> Column:
     """Find the column ``path`` names.
 
     :param audit: name of the audit that asks, for the message.
+    :param sql: writes the SQL that reads it; default is for DuckDB.
     :raises AuditFailed: if there is none, several, or one that DuckDB cannot tell from another: an audit of another
         column than the author meant must not pass.
     """
-    found = list(_matches([schema.field(i) for i in range(len(schema.names))], path, None))
+    found = list(_matches([schema.field(i) for i in range(len(schema.names))], path, None, sql or DuckDBSql()))
     if len(found) == 1 and found[0][1] is None:
         return found[0][0]
     if not found:
@@ -60,20 +61,20 @@ def resolve(schema: pa.Schema, path: str, *, audit: str) -> Column:
     )
 
 
-def _matches(fields: Sequence[pa.Field], path: str, parent: str | None) -> Iterable[tuple[Column, str | None]]:
+def _matches(
+    fields: Sequence[pa.Field], path: str, parent: str | None, writer: Sql
+) -> Iterable[tuple[Column, str | None]]:
     """Yield every reading of ``path``, each with the sibling that DuckDB would confuse one of its steps with."""
     for field in fields:
         rest = None if path == field.name else path.removeprefix(f"{field.name}.")
         if rest == path:
             continue
-        # struct_extract with a literal, because "a"."b" could also be read as table a, column b.
-        name = field.name.replace("'", "''")
-        sql = quote(field.name) if parent is None else f"struct_extract({parent}, '{name}')"
+        sql = writer.quote(field.name) if parent is None else writer.field(parent, field.name)
         twin = next((f.name for f in fields if f is not field and f.name.casefold() == field.name.casefold()), None)
         if rest is None:
             yield Column(path, sql, field.type), twin
         elif pa.types.is_struct(field.type):
-            for column, inner in _matches(_children(field.type), rest, sql):
+            for column, inner in _matches(_children(field.type), rest, sql, writer):
                 yield attrs.evolve(column, path=path), twin or inner
 
 

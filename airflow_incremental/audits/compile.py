@@ -1,8 +1,8 @@
 """From audits to what has to be counted and measured, so that one pass over the rows answers all of them.
 
 A *measure* is one audit, or one expectation of a suite, as SQL over the relation ``rows``: aggregates that each return
-one value, and a predicate that is true for offending rows (what sample rows are picked by, and rows put aside). Values
-are bound as parameters, never written into the SQL.
+one value, and a predicate that is true for offending rows (what sample rows are picked by, and rows put aside). It is
+written for DuckDB or for Spark; what it finds is the same.
 """
 
 # ruff: noqa: ARG001  # all measures are called alike
@@ -21,6 +21,7 @@ from airflow_incremental.audits.checks import NotNull, RowCount, Unique
 from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.comparisons import AcceptedValues, Between
 from airflow_incremental.audits.domains import Domain, domain_of
+from airflow_incremental.audits.sql import DuckDBSql, Inexact, Sql
 from airflow_incremental.audits.statistics import ColumnRange, NullFraction
 from airflow_incremental.audits.values import Value, kind_of, show
 from airflow_incremental.core.audit import Severity
@@ -76,14 +77,24 @@ class Measure:
     keys: tuple[str, ...] = ()
 
 
-def measures_of(audits: Sequence[Audit], schema: pa.Schema) -> dict[str, tuple[Measure, ...]]:
+def measures_of(
+    audits: Sequence[Audit], schema: pa.Schema, sql: type[Sql] = DuckDBSql
+) -> dict[str, tuple[Measure, ...]]:
     """Return what is measured for each audit over rows of ``schema``, by the audit's name; nothing is read.
 
     Given the target's schema, a plan can tell before it loads anything that an audit will not fit.
 
+    :param sql: for whom it is written. What has no exact SQL there is left out.
     :raises AuditFailed: if an audit names an unknown column, or one of a type its values cannot be compared with.
     """
-    return {a.name: measures(a, schema, f"a{i}") for i, a in enumerate(audits)}
+    return {a.name: _exact(a, schema, sql(prefix=f"a{i}")) for i, a in enumerate(audits)}
+
+
+def _exact(audit: Audit, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    try:
+        return measures(audit, schema, sql)
+    except Inexact:
+        return ()
 
 
 def _measure(audit: Audit, **what: Any) -> Measure:
@@ -95,19 +106,20 @@ def _where(predicate: str) -> str:
 
 
 @singledispatch
-def measures(audit: Audit, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+def measures(audit: Audit, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     """Return what of an audit is found in the one pass over rows of ``schema``; nothing for one that is run in its own way.
 
-    :param prefix: what the names of its parameters start with.
+    :param sql: writes its SQL.
     :raises AuditFailed: if it does not fit the rows: an unknown column, or one of a type its values cannot be
         compared with.
+    :raises Inexact: there is no SQL that finds exactly that.
     """
     return ()
 
 
 @measures.register
-def _(audit: NotNull, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    columns = [resolve(schema, path, audit=audit.name) for path in audit.columns]
+def _(audit: NotNull, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    columns = [resolve(schema, path, audit=audit.name, sql=sql) for path in audit.columns]
     offends = " OR ".join(f"{c.sql} IS NULL" for c in columns)
 
     def read(total: int, counts: Sequence[int]) -> Counts:
@@ -123,10 +135,11 @@ def _(audit: NotNull, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
 
 
 @measures.register
-def _(audit: Unique, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    keys = tuple(resolve(schema, path, audit=audit.name).sql for path in audit.columns)
+def _(audit: Unique, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    columns = [resolve(schema, path, audit=audit.name, sql=sql) for path in audit.columns]
+    keys = tuple(c.sql for c in columns)
     present = " AND ".join(f"{k} IS NOT NULL" for k in keys)
-    key = keys[0] if len(keys) == 1 else f"row({', '.join(keys)})"
+    key = sql.key(keys, [c.type for c in columns])
 
     def read(total: int, counts: Sequence[int]) -> Counts:
         checked, _, shared = counts
@@ -135,17 +148,17 @@ def _(audit: Unique, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
         return Counts(checked=checked, offending=shared, message=message)
 
     distinct = f"count(DISTINCT {key}) FILTER (WHERE {present})"
-    several = f"SELECT {key} FROM rows WHERE {present} GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
+    several = f"SELECT {key} FROM {sql.rows} WHERE {present} GROUP BY {', '.join(keys)} HAVING count(*) > 1"  # noqa: S608
     offends = f"{present} AND {key} IN ({several})"
     return (_measure(audit, aggregates=(_where(present), distinct), read=read, offends=offends, keys=keys),)
 
 
 @measures.register
-def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    column = resolve(schema, audit.column, audit=audit.name)
+def _(audit: AcceptedValues, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    column = resolve(schema, audit.column, audit=audit.name, sql=sql)
     domain = comparable(audit, column, audit.values[0])
-    # An empty list is fine: then no value of the column can be one of the accepted ones.
-    accepted = f"{column.sql} IN (SELECT unnest(CAST(${prefix} AS {domain.sql}[])))"
+    # There may be no member: then no value of the column can be one of the accepted ones.
+    accepted = sql.among(column.sql, domain.members(audit.values), domain.sql)
     other = f"({column.sql} IS NOT NULL AND NOT ({accepted}))"
     offends = other if audit.allow_null else f"({column.sql} IS NULL OR {other})"
     listed = ", ".join(_cut(show(v)) for v in audit.values[:_SHOWN])
@@ -158,21 +171,19 @@ def _(audit: AcceptedValues, schema: pa.Schema, prefix: str) -> tuple[Measure, .
         )
 
     present = _where(f"{column.sql} IS NOT NULL")
-    values = {prefix: domain.members(audit.values)}
-    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values),)
+    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=sql.values),)
 
 
 @measures.register
-def _(audit: Between, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    column = resolve(schema, audit.column, audit=audit.name)
+def _(audit: Between, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    column = resolve(schema, audit.column, audit=audit.name, sql=sql)
     bounds = [b for b in (audit.min, audit.max) if b is not None]
     domain = comparable(audit, column, bounds[0])
     left, right = audit.inclusive in ("both", "left"), audit.inclusive in ("both", "right")
     inside: list[str] = []
-    values: dict[str, Any] = {}
-    for bound, name, compare, round_up, never in (
-        (audit.min, f"{prefix}_min", ">=" if left else ">", left, math.inf),
-        (audit.max, f"{prefix}_max", "<=" if right else "<", not right, -math.inf),
+    for bound, compare, round_up, never in (
+        (audit.min, ">=" if left else ">", left, math.inf),
+        (audit.max, "<=" if right else "<", not right, -math.inf),
     ):
         if bound is None:
             continue
@@ -180,11 +191,10 @@ def _(audit: Between, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
         if isinstance(value, float) and math.isinf(value):
             inside.append("FALSE" if value == never else "TRUE")
         else:
-            inside.append(f"{column.sql} {compare} CAST(${name} AS {domain.sql})")
-            values[name] = value
+            inside.append(f"{column.sql} {compare} {sql.value(value, domain.sql)}")
     outside = f"NOT ({' AND '.join(inside)})"
     if domain.is_float:  # to DuckDB NaN is greater than any number, so a lower bound alone would let it pass
-        outside = f"(isnan({column.sql}) OR {outside})"
+        outside = f"({sql.is_nan(column.sql)} OR {outside})"
 
     def read(_total: int, counts: Sequence[int]) -> Counts:
         offending, checked = counts
@@ -193,11 +203,11 @@ def _(audit: Between, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
 
     offends = f"({column.sql} IS NOT NULL AND {outside})"
     present = _where(f"{column.sql} IS NOT NULL")
-    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=values),)
+    return (_measure(audit, aggregates=(_where(offends), present), read=read, offends=offends, values=sql.values),)
 
 
 @measures.register
-def _(audit: RowCount, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+def _(audit: RowCount, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     def read(total: int, _counts: Sequence[int]) -> Counts:
         low, high = audit.min or 0, total if audit.max is None else audit.max
         expected = " and ".join(
@@ -212,7 +222,7 @@ def _(audit: RowCount, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
 
 
 @measures.register
-def _(audit: NullFraction, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+def _(audit: NullFraction, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
     if pa.types.is_nested(column.type):
         raise AuditFailed(
@@ -224,7 +234,7 @@ def _(audit: NullFraction, schema: pa.Schema, prefix: str) -> tuple[Measure, ...
 
 
 @measures.register
-def _(audit: ColumnRange, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
+def _(audit: ColumnRange, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     column = resolve(schema, audit.column, audit=audit.name)
     comparable(audit, column, next(b for b in (audit.min, audit.max) if b is not None))
     return ()

@@ -21,6 +21,7 @@ from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.query import attempt, origin
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.sensitive import SensitiveData
+from airflow_incremental.audits.sql import Sql
 from airflow_incremental.audits.texts import Texts, texts_of
 from airflow_incremental.core.audit import AuditIncomplete, AuditResult
 from airflow_incremental.core.errors import AuditFailed
@@ -37,8 +38,8 @@ _MASKS = 3
 
 
 @measures.register
-def _(audit: SensitiveData, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    del prefix  # it counts nothing in the one pass
+def _(audit: SensitiveData, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    del sql  # it counts nothing in the one pass
     _places(audit, schema)
     return ()
 

@@ -24,6 +24,7 @@ from airflow_incremental.audits import functions as _functions  # noqa: F401  re
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
+from airflow_incremental.audits.counting import counting, counts_of, shares, sharing, taken_apart
 from airflow_incremental.audits.expectations.audit import build_data_docs, check_suites, with_suites
 from airflow_incremental.audits.findings import check_detectors
 from airflow_incremental.audits.known import known_result
@@ -180,31 +181,12 @@ def _connection(memory_limit: str | None, work_dir: Path | None) -> Iterator[Wor
 
 def _count(rows: Rows, measures: Sequence[Measure]) -> tuple[int, dict[str, Counts]]:
     """Return the number of rows and, by its name, what each measure found, from one pass."""
-    parts = ["count(*)", *(a for m in measures for a in m.aggregates)]
     values = {name: value for m in measures for name, value in m.values.items()}
-    total, *found = rows.one_row(f"SELECT {', '.join(parts)} FROM rows", values)  # noqa: S608
-    numbers = iter(found)
-    taken = {m.name: [next(numbers) for _ in m.aggregates] for m in measures}
-    keyed = [m for m in measures if m.keys]
-    doubled = [m for m in keyed if taken[m.name][0] != taken[m.name][1]]  # rows with a key, different keys
-    shared = dict.fromkeys((m.name for m in keyed), 0)
+    total, taken = taken_apart(measures, rows.one_row(counting(measures, ROWS), values))
+    doubled = [m for m in measures if shares(m, taken[m.name])]
+    shared: dict[str, int] = {}
     if doubled:
         values = {name: value for m in doubled for name, value in m.values.items()}
-        again = rows.one_row("SELECT " + ", ".join(f"({_shared(m.keys)})" for m in doubled), values)
+        again = rows.one_row("SELECT " + ", ".join(f"({sharing(m.keys, ROWS)})" for m in doubled), values)
         shared.update(zip((m.name for m in doubled), again, strict=True))
-        if not all(again):
-            raise AuditIncomplete(
-                "reading the written rows a second time gave other rows than the first",
-                expected="the rows of one snapshot, however often they are read",
-                hint="retry the task; if it happens again, report it with the storage the table is on",
-            )
-    for name, n in shared.items():
-        taken[name].append(n)
-    return total, {m.name: m.read(total, taken[m.name]) for m in measures}
-
-
-def _shared(keys: Sequence[str]) -> str:
-    """Return a query of how many rows share their key with another."""
-    present = " AND ".join(f"{k} IS NOT NULL" for k in keys)
-    group = f"FROM rows WHERE {present} GROUP BY {', '.join(keys)} HAVING count(*) > 1"
-    return f"SELECT coalesce(sum(n), 0)::BIGINT FROM (SELECT count(*) AS n {group})"  # noqa: S608
+    return total, counts_of(measures, total, taken, shared)

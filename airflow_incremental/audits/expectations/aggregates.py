@@ -40,7 +40,7 @@ def _extreme(given: Given, function: str) -> Measure:
     verdict = Verdict(given, column)
     if column.kind != "float":
         return given.measure([given.over(f"{function}({column.sql})")], lambda values: verdict.of(values[0]))
-    real = f"NOT isnan({column.sql})"
+    real = f"NOT {given.sql.is_nan(column.sql)}"
     aggregates = [given.over(f"{function}({column.sql})", real), given.filled(column.column), given.count(real)]
 
     def read(values: Sequence[Any]) -> Finding:
@@ -100,15 +100,14 @@ def _summed(
             count, found, least, greatest = values
             if not count:
                 return nothing
-            if math.isnan(greatest):  # to DuckDB NaN is greater than any number
+            if math.isnan(greatest):  # to SQL NaN is greater than any number
                 return Finding(success=False, result={"observed_value": None})
             size = max(abs(least), abs(greatest))
             return rounded(count, found, size) if size < _TAME else Finding(success=False, result={}, undecided=_WILD)
 
         return given.measure([given.over(a) for a in plain], read)
-    # A sum of 64-bit integers is a 128-bit one to DuckDB; as text it comes back whole.
-    what = f"CAST({column.sql} AS INTEGER)" if column.kind == "boolean" else column.sql
-    aggregates = (given.filled(column.column), f"CAST({given.over(f'sum({what})')} AS VARCHAR)")
+    begin, end = given.sql.summed(column.sql, column.column.type)
+    aggregates = (given.filled(column.column), given.over(begin) + end)
 
     def read_exact(values: Sequence[Any]) -> Finding:
         count, text = values
@@ -130,7 +129,7 @@ def deviation(given: Given) -> Measure:
     tame = f"abs({column.real}) < {_TAME}"
     aggregates = (
         given.filled(column.column),
-        given.count(f"isnan({column.real})"),
+        given.count(given.sql.is_nan(column.real)),
         given.count(tame),
         given.over(f"stddev_samp({column.real})", tame),
         given.over(f"max(abs({column.real}))", tame),

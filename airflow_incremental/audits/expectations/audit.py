@@ -25,6 +25,7 @@ from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.scope import Scope, results
+from airflow_incremental.audits.sql import DuckDBSql, Sql
 from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditResult
 from airflow_incremental.core.errors import ArgumentError, AuditFailed
@@ -74,7 +75,7 @@ def check_suites(audits: Sequence[Audit], schema: pa.Schema) -> None:
 
     :raises AuditFailed: it cannot.
     """
-    left = [both for a in audits if isinstance(a, Expectations) for both in _split(a, schema, "check")[1]]
+    left = [both for a in audits if isinstance(a, Expectations) for both in _split(a, schema, DuckDBSql())[1]]
     for expectation, reason in left:
         _refuse(expectation, reason)
     if left:
@@ -83,10 +84,11 @@ def check_suites(audits: Sequence[Audit], schema: pa.Schema) -> None:
 
 
 @measures.register
-def _(audit: Expectations, schema: pa.Schema, prefix: str) -> tuple[Measure, ...]:
-    fast, left = _split(audit, schema, prefix)
-    for expectation, reason in left:
-        _refuse(expectation, reason)
+def _(audit: Expectations, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
+    fast, left = _split(audit, schema, sql)
+    if sql.engine == "duckdb":  # elsewhere it is left to DuckDB first
+        for expectation, reason in left:
+            _refuse(expectation, reason)
     return fast
 
 
@@ -159,13 +161,15 @@ def _with_suite(audit: Expectations, *, contexts: bool) -> Expectations:
 
 
 def _split(
-    audit: Expectations, schema: pa.Schema, prefix: str
+    audit: Expectations, schema: pa.Schema, sql: Sql
 ) -> tuple[tuple[Measure, ...], list[tuple[Expectation, str]]]:
-    """Return what DuckDB measures, and what is left to Great Expectations with the reason why."""
+    """Return what is measured in SQL, and what is left to Great Expectations with the reason why."""
     fast, left = [], []
     for i, expectation in enumerate(audit.expectations):
         _check_columns(expectation, schema)
-        found = compiled(expectation, schema, f"{prefix}e{i}") if audit.engine == "auto" else "engine='gx' asks for it"
+        found = (
+            compiled(expectation, schema, sql.part(f"e{i}")) if audit.engine == "auto" else "engine='gx' asks for it"
+        )
         if isinstance(found, Measure):
             fast.append(found)
         else:

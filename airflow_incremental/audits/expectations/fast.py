@@ -12,6 +12,7 @@ from airflow_incremental.audits.expectations import aggregates, distinct, pairs,
 from airflow_incremental.audits.expectations.expectation import Expectation
 from airflow_incremental.audits.expectations.given import Given, Kind, Left
 from airflow_incremental.audits.expectations.where import condition
+from airflow_incremental.audits.sql import Inexact, Sql
 
 
 @attrs.frozen
@@ -127,11 +128,11 @@ FORMS: Mapping[str, Form] = {
 }
 
 
-def compiled(expectation: Expectation, schema: pa.Schema, prefix: str) -> Measure | str:
+def compiled(expectation: Expectation, schema: pa.Schema, sql: Sql) -> Measure | str:
     """Return an expectation as SQL, or the reason why it is left to Great Expectations.
 
     :param schema: of the rows.
-    :param prefix: what the names of its parameters start with.
+    :param sql: writes it.
     :raises AuditFailed: if it names a column the rows do not have.
     """
     form = FORMS.get(expectation.type)
@@ -140,9 +141,9 @@ def compiled(expectation: Expectation, schema: pa.Schema, prefix: str) -> Measur
     more = [name for name, value in expectation.kwargs.items() if name not in form.takes and value is not None]
     if more:
         return f"the argument {more[0]} has no SQL that is proven equal"
-    given = Given(expectation, schema, prefix, form.kinds)
+    given = Given(expectation, schema, sql, form.kinds)
     try:
         given.where = condition(given)
         return form.build(given)
-    except Left as left:
+    except (Left, Inexact) as left:
         return left.reason

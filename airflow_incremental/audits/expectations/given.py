@@ -15,6 +15,7 @@ import pyarrow as pa
 from airflow_incremental.audits.columns import Column, resolve
 from airflow_incremental.audits.compile import Counts, Measure
 from airflow_incremental.audits.expectations.expectation import Expectation
+from airflow_incremental.audits.sql import Sql
 
 #: Up to here every whole number is a float.
 _EXACT = 2**53
@@ -45,17 +46,16 @@ class Finding:
 class Given:
     """One expectation over rows of a schema.
 
+    :param sql: writes its SQL.
     :param kinds: the kinds of columns for which its SQL is proven equal.
     :param where: SQL of its row condition, over ``rows``; None if it has none.
-    :param values: values of the parameters of its SQL.
     """
 
     expectation: Expectation
     schema: pa.Schema
-    prefix: str
+    sql: Sql
     kinds: tuple[Kind, ...] = ()
     where: str | None = None
-    values: dict[str, Any] = attrs.field(factory=dict)
 
     def arg(self, name: str, default: Any = None) -> Any:
         """Return an argument; null is as good as none, as in Great Expectations' own files."""
@@ -100,16 +100,10 @@ class Given:
         """Return the column of a name."""
         if not isinstance(path, str):
             raise Left(f"{what} is not the name of a column")
-        found = resolve(self.schema, path, audit=self.expectation.name)
+        found = resolve(self.schema, path, audit=self.expectation.name, sql=self.sql)
         if path not in self.schema.names:
             raise Left("Great Expectations knows no fields of structs")
         return found
-
-    def bind(self, value: Any) -> str:
-        """Make a value a parameter and return its SQL."""
-        name = f"{self.prefix}_{len(self.values)}"
-        self.values[name] = value
-        return f"${name}"
 
     def among(self, predicate: str) -> str:
         """Return a predicate true for the rows that fulfil the row condition and it."""
@@ -160,7 +154,7 @@ class Given:
             read=counts,
             # Never null, so that whoever keeps the rows that do not offend keeps all of them.
             offends=None if offends is None else f"coalesce({self.among(offends)}, FALSE)",
-            values=dict(self.values),
+            values=dict(self.sql.values),
             keys=keys,
         )
 

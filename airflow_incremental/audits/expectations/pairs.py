@@ -19,7 +19,7 @@ _PAIR = 2
 def pair_equal(given: Given) -> Measure:
     """Measure rows whose two values are not equal; NaN is not equal to NaN."""
     a, b = _pair(given)
-    equal = f"({a.real} = {b.real} AND NOT isnan({a.sql}))" if a.kind == "float" else f"{a.sql} = {b.sql}"
+    equal = f"({a.real} = {b.real} AND NOT {given.sql.is_nan(a.sql)})" if a.kind == "float" else f"{a.sql} = {b.sql}"
     return _compared(given, a, b, equal)
 
 
@@ -27,8 +27,9 @@ def pair_greater(given: Given) -> Measure:
     """Measure rows whose first value is not greater; NaN is not greater than anything."""
     a, b = _pair(given)
     operator = ">=" if given.flag("or_equal") else ">"
-    if a.kind == "float":  # to DuckDB NaN is greater than any number
-        greater = f"({a.real} {operator} {b.real} AND NOT isnan({a.sql}) AND NOT isnan({b.sql}))"
+    if a.kind == "float":  # to SQL NaN is greater than any number
+        nan = given.sql.is_nan
+        greater = f"({a.real} {operator} {b.real} AND NOT {nan(a.sql)} AND NOT {nan(b.sql)})"
     else:
         greater = f"{a.sql} {operator} {b.sql}"
     return _compared(given, a, b, greater)
@@ -53,11 +54,11 @@ def sum_equal(given: Given) -> Measure:
     value = given.number("sum_total")
     if value is None:
         raise Left("sum_total is not given")
-    added = " + ".join(f"CAST({c.sql} AS HUGEINT)" for c in columns)
+    added = " + ".join(given.sql.wide(c.sql) for c in columns)
     applies, nulls = _applies(given, columns, _SEVERAL)
     widest = min(c.domain.high for c in columns)
     odd = f"({nulls}) OR NOT ({added}) BETWEEN {-widest} AND {widest}"
-    offends = f"({applies}) AND ({added}) <> CAST({given.bind(float(value))} AS DOUBLE)"
+    offends = f"({applies}) AND ({added}) <> {given.sql.value(float(value), 'DOUBLE')}"
     return over_some(
         given, given.count(applies), offends, odd=odd, reason=f"{_NULL_LEFT}, or a sum is beyond its columns' type"
     )
@@ -67,7 +68,7 @@ def compound_unique(given: Given) -> Measure:
     """Measure rows that share their values in all the columns with another; a null is equal to a null."""
     columns = _several(given)
     applies, _ = _applies(given, columns, _SEVERAL)
-    return unique_key(given, f"({applies})", f"row({', '.join(c.sql for c in columns)})")
+    return unique_key(given, f"({applies})", given.sql.key([c.sql for c in columns], [c.column.type for c in columns]))
 
 
 def within_record_unique(given: Given) -> Measure:
@@ -126,4 +127,4 @@ def _is(given: Given, column: Typed, value: Any) -> str:
     if value is None:
         return f"{column.sql} IS NULL"
     kind = "VARCHAR" if column.kind == "text" else "BIGINT"
-    return f"{column.sql} IS NOT DISTINCT FROM CAST({given.bind(value)} AS {kind})"
+    return f"{column.sql} IS NOT DISTINCT FROM {given.sql.value(value, kind)}"

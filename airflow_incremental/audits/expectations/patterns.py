@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Given, Left
 from airflow_incremental.audits.expectations.rowwise import over_some
 from airflow_incremental.audits.expectations.typed import typed
+from airflow_incremental.audits.sql import Sql
 
 #: What both read alike, piece by piece; anything else is left out.
 _CLASS_ITEM = (
@@ -39,17 +40,26 @@ _PIECE = re.compile(
     re.VERBOSE,
 )
 _SET_OPERATION = re.compile(r"--|&&|\|\||~~")
-_BEYOND_ASCII = "strlen({0}) <> length({0})"
-_ODD = {
-    r"\d": _BEYOND_ASCII,
-    r"\D": _BEYOND_ASCII,
-    r"\w": _BEYOND_ASCII,
-    r"\W": _BEYOND_ASCII,
-    r"\b": _BEYOND_ASCII,
-    r"\B": _BEYOND_ASCII,
-    r"\s": f"({_BEYOND_ASCII} OR regexp_matches({{0}}, '[\\x0b\\x1c-\\x1f]'))",
-    r"\S": f"({_BEYOND_ASCII} OR regexp_matches({{0}}, '[\\x0b\\x1c-\\x1f]'))",
-    "$": "ends_with({0}, chr(10))",
+
+
+def _beyond_ascii(sql: Sql, text: str) -> str:
+    return sql.beyond_ascii(text)
+
+
+def _rare_space(sql: Sql, text: str) -> str:
+    return f"({sql.beyond_ascii(text)} OR {sql.matches(text, _RARE_SPACE, ours=True)})"
+
+
+def _line_break(sql: Sql, text: str) -> str:
+    return sql.ends_with(text, "\n")
+
+
+_RARE_SPACE = r"[\x0b\x1c-\x1f]"
+#: Piece of a pattern -> a predicate of rows that the engines could judge differently.
+_ODD: dict[str, Callable[[Sql, str], str]] = {
+    **dict.fromkeys((r"\d", r"\D", r"\w", r"\W", r"\b", r"\B"), _beyond_ascii),
+    **dict.fromkeys((r"\s", r"\S"), _rare_space),
+    "$": _line_break,
 }
 
 
@@ -78,8 +88,9 @@ def _measured(given: Given, patterns: object, form: str, joint: str = " OR ") ->
     column = typed(given, given.column())
     if not isinstance(patterns, list) or not patterns or not all(isinstance(p, str) for p in patterns):
         raise Left("there is no regular expression, or something that is none")
-    odd = sorted({o.format(column.sql) for p in patterns for o in _odd_rows(p)})
-    holds = form.format(joint.join(f"regexp_matches({column.sql}, {given.bind(p)})" for p in patterns))
+    of_pieces = dict.fromkeys(_ODD[piece] for p in patterns for piece in _odd_pieces(p))
+    odd = [of_piece(given.sql, column.sql) for of_piece in of_pieces]
+    holds = form.format(joint.join(given.sql.matches(column.sql, p) for p in patterns))
     return over_some(
         given,
         given.filled(column.column),
@@ -90,8 +101,8 @@ def _measured(given: Given, patterns: object, form: str, joint: str = " OR ") ->
 
 
 @lru_cache(maxsize=256)
-def _odd_rows(pattern: str) -> Sequence[str]:
-    """Return predicates, of a column that is still to be filled in, of rows that the two engines could judge differently.
+def _odd_pieces(pattern: str) -> Sequence[str]:
+    """Return the pieces of a pattern for which there are rows that the engines could judge differently.
 
     :raises Left: if they do not read the pattern alike.
     """
@@ -110,9 +121,7 @@ def _odd_rows(pattern: str) -> Sequence[str]:
         if piece is None or unsure or (kind == "class" and _SET_OPERATION.search(piece.group())):
             raise Left("RE2 and Python's re may not read the regular expression alike")
         text = piece.group()
-        odd.update(
-            _ODD[o] for o in _ODD if o in text and (kind in ("category", "class") if o != "$" else kind == "end")
-        )
+        odd.update(o for o in _ODD if o in text and (kind in ("category", "class") if o != "$" else kind == "end"))
         before = "edge" if text in (r"\b", r"\B") else str(kind)
         at = piece.end()
     return sorted(odd)

@@ -8,26 +8,20 @@ from typing import Any
 
 from airflow_incremental.audits.compile import Measure
 from airflow_incremental.audits.expectations.given import Finding, Given, Left
-from airflow_incremental.audits.expectations.typed import Typed, typed
+from airflow_incremental.audits.expectations.typed import typed
 from airflow_incremental.audits.expectations.verdict import Verdict
 
 _PAIR = 2
-
-
-def middle(column: Typed) -> tuple[str, str]:
-    """Return aggregates of the lower and the upper of the two values in the middle; of an odd number they are one."""
-    return (
-        f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {column.sql})",
-        f"percentile_disc(0.5) WITHIN GROUP (ORDER BY {column.sql} DESC)",
-    )
+#: Up to here every whole number is a float.
+_EXACT = 2**53
 
 
 def median(given: Given) -> Measure:
     """Measure the mean of the two values in the middle, computed as Arrow does."""
     column = typed(given, given.column())
     verdict = Verdict(given)
-    real = f"NOT isnan({column.sql})" if column.kind == "float" else f"{column.sql} IS NOT NULL"
-    aggregates = tuple(given.over(a, real) for a in middle(column))
+    real = f"NOT {given.sql.is_nan(column.sql)}" if column.kind == "float" else f"{column.sql} IS NOT NULL"
+    aggregates = tuple(given.over(a, real) for a in given.sql.middle(column.sql))
 
     def read(values: Sequence[Any]) -> Finding:
         lower, upper = values
@@ -42,16 +36,22 @@ def quantiles(given: Given) -> Measure:
     asked, ranges = _ranges(given)
     if given.arg("allow_relative_error", default=False) is not False:
         raise Left("allow_relative_error is given")
-    real = f"NOT isnan({column.sql})" if column.kind == "float" else f"{column.sql} IS NOT NULL"
+    real = f"NOT {given.sql.is_nan(column.sql)}" if column.kind == "float" else f"{column.sql} IS NOT NULL"
     if not all(q in (0, 0.5, 1) for q in asked):
         raise Left("quantiles other than 0, 0.5 and 1 have no SQL that is proven equal")
     least, greatest = f"min({column.sql})", f"max({column.sql})"
-    aggregates = (given.count(real), *(given.over(a, real) for a in (least, *middle(column), greatest)))
+    aggregates = (given.count(real), *(given.over(a, real) for a in (least, *given.sql.middle(column.sql), greatest)))
 
     def read(values: Sequence[Any]) -> Finding:
         count, low, lower, upper, high = values
         if not count:
             return Finding(success=False, result={}, undecided="there is no value to take a quantile of")
+        if column.kind == "integer" and isinstance(lower, float):  # as Spark gives them
+            if max(abs(lower), abs(upper)) >= _EXACT:
+                return Finding(
+                    success=False, result={}, undecided="a value in the middle is beyond what a float can hold"
+                )
+            lower, upper = int(lower), int(upper)
         # Between two values in the middle Arrow takes the one whose index is even.
         found_by = {0: low, 0.5: lower if count // 2 % 2 else upper, 1: high}
         found = [found_by[q] for q in asked]

@@ -83,7 +83,7 @@ def unique_key(given: Given, applies: str | None, key: str) -> Measure:
     mostly = given.mostly()
     having = given.where if applies is None else given.among(applies)
     own = key if having is None else f"CASE WHEN {having} THEN {key} END"
-    several = f"SELECT {own} AS key FROM rows GROUP BY ALL HAVING count(*) > 1"  # noqa: S608
+    several = f"SELECT {own} AS key FROM {given.sql.rows} GROUP BY {own} HAVING count(*) > 1"  # noqa: S608
     offends = f"{own} IN (SELECT key FROM ({several}) WHERE key IS NOT NULL)"  # noqa: S608
 
     def read(values: Sequence[Any]) -> Finding:
@@ -140,7 +140,7 @@ def lengths_between(given: Given) -> Measure:
     low, high = given.number("min_value"), given.number("max_value")
     above, below = _strict(given)
     parts = [
-        f"{length} {operator} CAST({given.bind(float(bound))} AS DOUBLE)"
+        f"{length} {operator} {given.sql.value(float(bound), 'DOUBLE')}"
         for bound, operator in ((low, above), (high, below))
         if bound is not None
     ]
@@ -155,7 +155,7 @@ def lengths_equal(given: Given) -> Measure:
     value = given.number("value")
     if value is None:
         raise Left("value is not given")
-    other = f"length({column.sql}) <> CAST({given.bind(float(value))} AS DOUBLE)"
+    other = f"length({column.sql}) <> {given.sql.value(float(value), 'DOUBLE')}"
     return over_some(given, given.filled(column.column), other)
 
 

@@ -99,18 +99,18 @@ def compare(given: Given, column: Typed, operator: str, bound: Any) -> str:
 
     :param operator: ``<``, ``<=``, ``>`` or ``>=``.
     """
-    if column.kind == "float":  # to DuckDB NaN is more than any number
-        return f"(NOT isnan({column.sql}) AND {column.real} {operator} CAST({given.bind(bound)} AS DOUBLE))"
+    if column.kind == "float":  # to SQL NaN is more than any number
+        return f"(NOT {given.sql.is_nan(column.sql)} AND {column.real} {operator} {given.sql.value(bound, 'DOUBLE')})"
     if column.kind in ("integer", "decimal"):
         domain = column.domain
         exact: Any = Fraction(bound)
         value = domain.bound(exact, round_up=operator in (">=", "<"))
         if isinstance(value, float) and math.isinf(value):
             return _always(column) if (value < 0) == operator.startswith(">") else _never(column)
-        return f"({column.sql} {operator} CAST({given.bind(value)} AS {domain.sql}))"
+        return f"({column.sql} {operator} {given.sql.value(value, domain.sql)})"
     if column.kind == "boolean":
-        return f"(CAST({column.sql} AS INTEGER) {operator} CAST({given.bind(bound)} AS DOUBLE))"
-    return f"({column.sql} {operator} CAST({given.bind(bound)} AS {column.domain.sql}))"
+        return f"(CAST({column.sql} AS INTEGER) {operator} {given.sql.value(bound, 'DOUBLE')})"
+    return f"({column.sql} {operator} {given.sql.value(bound, column.domain.sql)})"
 
 
 def members(values: Any, column: Typed, name: str) -> list[Any]:
@@ -141,11 +141,8 @@ def within(given: Given, column: Typed, values: Sequence[Any]) -> str:
     """Return a predicate: whether the value is one of ``values``; null for a null."""
     if not values:
         return _never(column)
-    kind = column.domain.sql
     what = column.real if column.kind == "float" else column.sql
-    if len(values) > _LISTED:
-        return f"({what} IN (SELECT unnest(CAST({given.bind(list(values))} AS {kind}[]))))"
-    return f"({what} IN ({', '.join(f'CAST({given.bind(v)} AS {kind})' for v in values)}))"
+    return given.sql.among(what, values, column.domain.sql)
 
 
 def _always(column: Typed) -> str:
@@ -154,7 +151,3 @@ def _always(column: Typed) -> str:
 
 def _never(column: Typed) -> str:
     return f"({column.sql} IS NULL AND NULL)"
-
-
-#: Beyond this a set is joined instead of spelt out.
-_LISTED = 100

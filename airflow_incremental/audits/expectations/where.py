@@ -104,7 +104,7 @@ def _compared(given: Given, name: Any, operator: Any, value: Any) -> str:
     if operator in ("==", "!="):
         chosen = _whole(column, [value])
         if column.kind == "float":
-            equal = f"{column.sql} = CAST({given.bind(float(value))} AS DOUBLE)"
+            equal = f"{column.sql} = {given.sql.value(float(value), 'DOUBLE')}"
             return f"({equal})" if operator == "==" else f"NOT ({equal})"
         equal = within(given, column, chosen)
         if operator == "==":

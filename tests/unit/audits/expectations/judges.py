@@ -16,6 +16,7 @@ from airflow_incremental.audits.expectations.fast import compiled
 from airflow_incremental.audits.expectations.quiet import quiet
 from airflow_incremental.audits.query import Rows
 from airflow_incremental.audits.run import _connection, _count
+from airflow_incremental.audits.sql import DuckDBSql, Sql
 from airflow_incremental.audits.subject import ROWS
 from tests.unit.audits.rows import read_of
 
@@ -34,9 +35,15 @@ def expectation(kind: str, name: str = "e", **kwargs: Any) -> Expectation:
     return Expectation(name=name, type=f"expect_{kind}", kwargs=kwargs, severity="block")
 
 
+def compiled_all(table: pa.Table, expectations: Sequence[Expectation], sql: type[Sql]) -> list[Measure | str]:
+    """Return each expectation as SQL, named by its place, or the reason why there is none."""
+    each = enumerate(expectations)
+    return [compiled(attrs.evolve(e, name=str(i)), table.schema, sql(prefix=f"a0e{i}")) for i, e in each]
+
+
 def by_duckdb(table: pa.Table, expectations: Sequence[Expectation]) -> list[Judged]:
     """Judge in one pass; and see that the predicate of offending rows is true for just as many as were counted."""
-    compiled_as = [compiled(attrs.evolve(e, name=str(i)), table.schema, f"a0e{i}") for i, e in enumerate(expectations)]
+    compiled_as = compiled_all(table, expectations, DuckDBSql)
     measures = [m for m in compiled_as if isinstance(m, Measure)]
     read = attrs.evolve(read_of(table), name=ROWS)
     with _connection(None, None) as worker:
