@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from airflow_incremental.audits.compile import Measure, measures
 from airflow_incremental.audits.detector import Detector, quiet
+from airflow_incremental.audits.elsewhere import read_here
 from airflow_incremental.audits.masks import mask
 from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.query import attempt, origin
@@ -42,6 +43,12 @@ def _(audit: SensitiveData, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     del sql  # it counts nothing in the one pass
     _places(audit, schema)
     return ()
+
+
+@read_here.register
+def _(audit: SensitiveData, schema: pa.Schema, prefix: str) -> Sequence[tuple[str, str]]:
+    del schema, prefix
+    return [(audit.name, "its recognisers are in Python")]
 
 
 @predicates.register

@@ -4,7 +4,8 @@ All that can be counted and measured is one SELECT over the relation ``rows``, s
 audits there are, once for each scope. Only what few runs need costs another look: the size of groups of duplicates once
 there are some, an ``SqlCheck`` of one's own, sample rows.
 
-Audits that need no rows, because manifests or earlier results tell, are answered without a database.
+Audits that need no rows, because manifests or earlier results tell, are answered without a database. So are those that Spark
+answers: the statement is run there, and the rows are only read here for what Spark cannot find.
 
 An audit that cannot be run to its end raises; it never passes.
 """
@@ -13,7 +14,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,11 +27,13 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure, measures_of
 from airflow_incremental.audits.counting import counting, counts_of, shares, sharing, taken_apart
+from airflow_incremental.audits.elsewhere import Ask, ask_all, say_read_here
 from airflow_incremental.audits.expectations.audit import build_data_docs, check_suites, with_suites
 from airflow_incremental.audits.findings import check_detectors
 from airflow_incremental.audits.known import known_result
 from airflow_incremental.audits.masks import masked_results
 from airflow_incremental.audits.query import Rows
+from airflow_incremental.audits.questions import Answered
 from airflow_incremental.audits.scope import Scope, results
 from airflow_incremental.audits.subject import ROWS, Subject
 from airflow_incremental.audits.trend import Trend
@@ -53,6 +57,7 @@ def run_audits(
     work_dir: Path | None = None,
     look: Callable[[Scope, Sequence[AuditResult]], None] | None = None,
     earlier: Sequence[AuditResult] = (),
+    ask: Ask | None = None,
 ) -> AuditReport:
     """Audit a sealed snapshot and report what was found.
 
@@ -65,6 +70,7 @@ def run_audits(
     :param look: called with the session's rows, still open, and what was found over them.
     :param earlier: results that are not part of the report: a ``Trend`` may follow them, and what they found to be sensitive is
         masked.
+    :param ask: asks Spark what it can tell, all at once; None asks DuckDB here.
     :returns: the report; failed audits do not raise here (see ``AuditReport.raise_if_failed``).
     :raises ArgumentError: for audits that are none or share a name.
     :raises AuditFailed: for an audit that does not fit the rows (unknown column, type that cannot be compared, broken
@@ -77,19 +83,14 @@ def run_audits(
         return AuditReport(snapshot_id=subject.snapshot_id, rows=None)
     taken: dict[str, tuple[AuditResult, ...]] = {}
     total = None
+    asked = {} if ask is None else ask_all(found, subject.schema, ask)
     for over in get_args(Over):
         chosen = [audit for audit in found if audit.over == over and audit.reads_rows]
         if not chosen:
             continue
-        read = _opened(subject, over)
-        measured = measures_of(chosen, read.schema)
-        with _connection(memory_limit, work_dir) as worker:
-            rows = Rows(worker, attrs.evolve(read, name=ROWS))
-            rows.bind()
-            count, counts = _count(rows, [m for each in measured.values() for m in each])
-            scope = Scope(
-                subject=subject, over=over, rows=rows, total=count, measured=measured, found=counts, samples=samples
-            )
+        with _rows_of(subject, over, memory_limit, work_dir) as open_rows:
+            scope = _counted(chosen, subject, over, open_rows, answered=asked.get(over), samples=samples)
+            count = scope.total
             taken.update({audit.name: results(audit, scope) for audit in chosen})
             if over == "rows" and look is not None:
                 look(scope, [result for audit in chosen for result in taken[audit.name]])
@@ -106,6 +107,64 @@ def run_audits(
         rows=subject.statistics("rows").total if total is None else total,
         results=reported,
     )
+
+
+def _counted(
+    audits: Sequence[Audit],
+    subject: Subject,
+    over: Over,
+    open_rows: Callable[[], Rows],
+    *,
+    answered: Answered | None,
+    samples: int,
+) -> Scope:
+    """Return a scope with all that is counted: here, but for what was answered by Spark."""
+    measured = measures_of(audits, subject.schema(over) if answered is not None else open_rows().read.schema)
+    known = {} if answered is None else answered.found
+    here = [m for each in measured.values() for m in each if m.name not in known]
+    if answered is None or here:
+        total, counts = _count(open_rows(), here)
+        _check_same(total, answered)
+        known = {**known, **counts}
+    else:
+        total = answered.total
+    return Scope(
+        subject=subject,
+        over=over,
+        open_rows=open_rows,
+        total=total,
+        measured=measured,
+        found=known,
+        answered=answered,
+        samples=samples,
+    )
+
+
+def _check_same(total: int, answered: Answered | None) -> None:
+    if answered is not None and answered.total != total:
+        raise AuditIncomplete(
+            f"Spark counted {answered.total:,} rows, and here there are {total:,}",
+            expected="the rows of one snapshot, whoever reads them",
+            hint="retry the task; if it happens again, report it with the table's properties",
+        )
+
+
+@contextmanager
+def _rows_of(
+    subject: Subject, over: Over, memory_limit: str | None, work_dir: Path | None
+) -> Iterator[Callable[[], Rows]]:
+    """Give what opens the rows of a scope when it is called first; they are closed at the end."""
+    with ExitStack() as stack:
+
+        @cache
+        def open_rows() -> Rows:
+            read = _opened(subject, over)
+            worker = stack.enter_context(_connection(memory_limit, work_dir))
+            rows = Rows(worker, attrs.evolve(read, name=ROWS))
+            rows.bind()
+            return rows
+
+        yield open_rows
 
 
 def _opened(subject: Subject, over: Over) -> SourceRead:
@@ -148,16 +207,23 @@ def check_audits(audits: Sequence[Audit], schema: pa.Schema) -> None:
     measures_of(with_suites(audits, contexts=False), schema)
 
 
-def check_queries(audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None) -> None:
+def check_queries(
+    audits: Sequence[Audit], schema: pa.Schema, *, work_dir: Path | None = None, in_spark: bool = False
+) -> None:
     """See whether each ``SqlCheck`` is a query over rows of ``schema``, and each detector is there, before a load in vain.
 
     So with what of a suite is left to Great Expectations, which takes seconds to import.
 
+    :param in_spark: whether Spark answers what it can: then queries are in its SQL, which only Spark can tell, and what is left to
+        this machine is logged.
     :raises AuditFailed: one is no such query.
     :raises ArgumentError: a detector is not installed, or does not know what it is to look for.
     """
     check_suites(with_suites(audits), schema)
     check_detectors(audits)
+    if in_spark:
+        say_read_here(with_suites(audits), schema)
+        return
     own = [audit for audit in audits if isinstance(audit, SqlCheck)]
     if not own:
         return  # a database takes longer to open than all the rest of a plan

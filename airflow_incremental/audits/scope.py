@@ -1,8 +1,11 @@
-"""What an audit of one scope works with, once the pass over its rows is done: what was counted, and the rows for more."""
+"""What an audit of one scope works with, once the pass over its rows is done: what was counted, and the rows for more.
+
+Counted it may have been elsewhere, in Spark. Then the rows are only read here if there is more to do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import singledispatch
 from typing import Any
 
@@ -12,28 +15,37 @@ from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.checks import SqlCheck
 from airflow_incremental.audits.compile import Counts, Measure
 from airflow_incremental.audits.query import Rows
+from airflow_incremental.audits.questions import Answered
 from airflow_incremental.audits.subject import Subject
-from airflow_incremental.core.audit import AuditResult, Over
+from airflow_incremental.core.audit import AuditResult, Over, Path
 
 
 @attrs.frozen(kw_only=True)
 class Scope:
-    """The rows of one scope on an open connection, and what the one pass over them found.
+    """The rows of one scope, and what the one pass over them found.
 
     :param over: which rows.
+    :param open_rows: opens them on a connection, the first time it is called.
     :param total: how many there are.
-    :param measured: the measures of each audit, by its name.
+    :param measured: the measures of each audit, by its name, for DuckDB.
     :param found: what each measure found, by the measure's name.
+    :param answered: what of it was found in Spark.
     :param samples: how many offending rows each result may show.
     """
 
     subject: Subject
     over: Over
-    rows: Rows
+    open_rows: Callable[[], Rows]
     total: int
     measured: Mapping[str, tuple[Measure, ...]]
     found: Mapping[str, Counts]
+    answered: Answered | None = None
     samples: int = 0
+
+    @property
+    def rows(self) -> Rows:
+        """The rows on an open connection."""
+        return self.open_rows()
 
     def result_of(self, m: Measure) -> AuditResult:
         """Return the result of one measure, with sample rows if they were asked for."""
@@ -53,6 +65,7 @@ class Scope:
             samples=picked,
             kind=m.kind,
             over=self.over,
+            path="duckdb" if self.answered is None or m.name not in self.answered.found else "spark",
             observed=counts.observed,
             full=counts.full,
         )
@@ -66,12 +79,16 @@ def results(audit: Audit, scope: Scope) -> tuple[AuditResult, ...]:
 
 @results.register
 def _(audit: SqlCheck, scope: Scope) -> tuple[AuditResult, ...]:
-    rows = scope.rows
-    view = rows.view_of(audit)
-    (offending,) = rows.one_row(f"SELECT count(*) FROM {view}", {}, audit=audit)  # noqa: S608
     picked: tuple[Mapping[str, Any], ...] = ()
-    if scope.samples and offending:
-        picked = rows.samples(f"SELECT * FROM {view} LIMIT {scope.samples}", {}, audit=audit)  # noqa: S608
+    if scope.answered is not None:
+        path: Path = "spark"
+        offending = scope.answered.returned[audit.name]
+    else:
+        path, rows = "duckdb", scope.rows
+        view = rows.view_of(audit)
+        (offending,) = rows.one_row(f"SELECT count(*) FROM {view}", {}, audit=audit)  # noqa: S608
+        if scope.samples and offending:
+            picked = rows.samples(f"SELECT * FROM {view} LIMIT {scope.samples}", {}, audit=audit)  # noqa: S608
     return (
         AuditResult(
             name=audit.name,
@@ -83,5 +100,6 @@ def _(audit: SqlCheck, scope: Scope) -> tuple[AuditResult, ...]:
             samples=picked,
             kind=audit.type,
             over=scope.over,
+            path=path,
         ),
     )

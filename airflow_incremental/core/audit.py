@@ -20,9 +20,9 @@ Severity = Literal["block", "warn", "ask", "quarantine"]
 #: What an audit looks at: the ``rows`` the session wrote, all rows of the ``partitions`` it touched, or the whole
 #: ``table``, the last two as the sealed snapshot has them.
 Over = Literal["rows", "partitions", "table"]
-#: How a result was found: one statement in DuckDB, Great Expectations itself, what manifests and earlier results say, or Python
-#: over the rows.
-Path = Literal["duckdb", "gx", "statistics", "python"]
+#: How a result was found: one statement in DuckDB or Spark, Great Expectations itself, what manifests and earlier results say, or
+#: Python over the rows.
+Path = Literal["duckdb", "spark", "gx", "statistics", "python"]
 #: ``failed``: a blocking audit failed. ``asks``: none did, but a person has to decide. ``warned``: rows were put aside, or
 #: an audit failed that only warns.
 Verdict = Literal["passed", "warned", "asks", "failed"]

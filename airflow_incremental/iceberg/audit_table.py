@@ -67,7 +67,7 @@ COLUMNS = Schema(
     _column(7, "audit", _STRING, "name of the audit or expectation", required=True),
     _column(8, "kind", _STRING, "what kind of audit or expectation it is"),
     _column(9, "extent", _STRING, "what it looked at: rows, partitions, table"),
-    _column(10, "path", _STRING, "how it was found: duckdb, gx, statistics, python"),
+    _column(10, "path", _STRING, "how it was found: duckdb, spark, gx, statistics, python"),
     _column(11, "severity", _STRING, "what failing does: block, warn, ask, quarantine"),
     _column(12, "passed", BooleanType(), "whether it passed", required=True),
     _column(13, "offending", _LONG, "rows that are not as they should be"),

@@ -64,6 +64,8 @@ def build_snapshot(
     summary: Mapping[str, str],
     empty: bool = False,
     merged: Sequence[ManifestFile] = (),
+    shown: Sequence[ManifestEntry] = (),
+    carried: Sequence[ManifestFile] = (),
 ) -> Built:
     """Write the manifests and the manifest list of one snapshot.
 
@@ -75,6 +77,8 @@ def build_snapshot(
     :param empty: list none of the parent's files: a record of a session, not data.
     :param merged: manifests of data files of ``parent``, under the table's default partition spec, that become one with that of
         the added files.
+    :param shown: entries of another snapshot that are listed as they are, whatever specs they were written under.
+    :param carried: manifests of another snapshot that are listed as they are.
     """
     metadata, io = table.metadata, table.io
     snapshot_id = metadata.new_snapshot_id()
@@ -116,11 +120,11 @@ def build_snapshot(
         collector.remove_file(live.file, schema=schema, partition_spec=specs[live.manifest.partition_spec_id])
     rewritten: list[ManifestFile] = []
     together = {manifest.manifest_path for manifest in merged}
-    carried: list[ManifestEntry] = []
+    merging: list[ManifestEntry] = []
     for manifest in manifests:
         if manifest.manifest_path in together:
             entries = manifest.fetch_manifest_entry(io, discard_deleted=True)
-            carried += [_restated(entry, snapshot_id, gone=False) for entry in entries]
+            merging += [_restated(entry, snapshot_id, gone=False) for entry in entries]
             continue
         if manifest.manifest_path not in gone:
             # What an older snapshot deleted is told by that snapshot's own list; carrying it on would only grow this one.
@@ -146,7 +150,14 @@ def build_snapshot(
         ]
         for file in added:
             collector.add_file(file, schema=schema, partition_spec=metadata.spec())
-        rewritten.insert(0, write(metadata.default_spec_id, [*fresh, *carried]))
+        rewritten.insert(0, write(metadata.default_spec_id, [*fresh, *merging]))
+
+    specs_shown = dict.fromkeys(entry.data_file.spec_id for entry in shown)
+    rewritten += [
+        write(s, [_restated(e, snapshot_id, gone=False) for e in shown if e.data_file.spec_id == s])
+        for s in specs_shown
+    ]
+    rewritten += carried
 
     emptied = Operation.OVERWRITE if added else Operation.DELETE
     operation = emptied if dropped else Operation.APPEND

@@ -94,6 +94,18 @@ def attempt_of_ref(name: str, process: str, session: str | None = None) -> int |
     return None if found is None else int(found[1])
 
 
+def audit_ref(process: str, session: str, attempt: int) -> str:
+    """Return the branch on which an attempt at auditing a session elsewhere finds what to look at, and leaves what it found."""
+    return f"{data_ref(process, session)}_audit_{attempt}"
+
+
+def audit_of_ref(name: str, process: str, session: str | None = None) -> int | None:
+    """Return the attempt whose branch of an audit a ref is, from 1, or None if it is none of the process (and session)."""
+    of_session = _SESSION if session is None else re.escape(session)
+    found = re.fullmatch(rf"inc_{re.escape(process)}_{of_session}_audit_([1-9]\d*)", name)
+    return None if found is None else int(found[1])
+
+
 def failed_ref(session: str) -> str:
     """Return the branch that keeps the sealed snapshot of a failed session for inspection."""
     return f"{FAILED_PREFIX}{session}"

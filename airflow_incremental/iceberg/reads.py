@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 
 import attrs
+import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
@@ -141,6 +142,11 @@ def schema_at(table: Table, snapshot_id: int | None) -> Schema:
     return table.schemas().get(snapshot.schema_id, table.schema()) if snapshot.schema_id is not None else table.schema()
 
 
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """Return the columns of rows that are read under a schema, as Arrow has them."""
+    return schema_to_pyarrow(schema, include_field_ids=False)
+
+
 def source_read(
     table: Table,
     name: str,
@@ -163,7 +169,7 @@ def source_read(
     column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
     return SourceRead(
         name=name,
-        schema=schema_to_pyarrow(schema, include_field_ids=False),
+        schema=arrow_schema(schema),
         field_ids=tuple(f.field_id for f in schema.fields),
         parts=tuple(parts),
         event_time=None if column is None else schema.find_column_name(column.field_id),

@@ -37,7 +37,7 @@ def stray_refs(table: Table, process: str) -> list[str]:
     return [
         name
         for name, ref in table.metadata.refs.items()
-        if naming.attempt_of_ref(name, process)
+        if (naming.attempt_of_ref(name, process) or naming.audit_of_ref(name, process))
         and not (own and name.startswith(f"{naming.data_ref(process, own)}_"))
         # What bears a record of ours is a branch of another process, with an odd name.
         and (ref.snapshot_id not in index or naming.RECORD not in words_of(index[ref.snapshot_id]))

@@ -21,15 +21,17 @@ from airflow_incremental.core.errors import AuditFailed, PlanExpired, TargetChan
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import check_owned, end_session
-from airflow_incremental.iceberg.reads import placed_files, read_files, read_ranges
+from airflow_incremental.iceberg.reads import arrow_schema, placed_files, read_files, read_ranges, schema_at
 from airflow_incremental.iceberg.statistics import past_publishes, statistics_of
 from airflow_incremental.iceberg.touched import read_touched
 from airflow_incremental.sessions.quarantine import put_aside, settle_process
 from airflow_incremental.sessions.results import keep_results, kept_results
+from airflow_incremental.sessions.spark_audits import SparkAudits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pyarrow as pa
     from pyiceberg.table import Table
 
     from airflow_incremental.audits import Audit
@@ -127,6 +129,9 @@ def _run(
         work_dir=process.work_dir,
         earlier=earlier,
         look=look,
+        ask=None
+        if process.audit_runner is None
+        else SparkAudits(runner=process.audit_runner, session=session, sealed=sealed).ask,
     )
     return report, found[0]
 
@@ -211,9 +216,15 @@ def subject_of(process: Process, target: Table, plan: Plan, sealed: Sealed) -> S
     def publishes(last: int) -> list[PastPublish]:
         return list(islice(past_publishes(target, plan.process), last))
 
+    def schema(over: Over) -> pa.Schema:
+        # The session's files are read under the table's schema, which is the one it was sealed under.
+        columns = target.schema() if over == "rows" else schema_at(target, sealed.snapshot_id)
+        return arrow_schema(columns)
+
     return Subject(
         snapshot_id=sealed.snapshot_id,
         read=read,
+        schema=schema,
         statistics=statistics_of(target, sealed.snapshot_id, sealed.output.files),
         publishes=publishes,
         kept=partial(kept_results, process),

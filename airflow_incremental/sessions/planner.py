@@ -191,7 +191,9 @@ def draft(process: Process, target: Table) -> Plan | Finished:
 
 def _check_before_load(process: Process, target: Table) -> None:
     """Refuse what would fail only after the load, where it takes a database or another table to tell."""
-    check_queries(process.audits, target.schema().as_arrow(), work_dir=process.work_dir)
+    check_queries(
+        process.audits, target.schema().as_arrow(), work_dir=process.work_dir, in_spark=process.audit_runner is not None
+    )
     if process.results_table is not None:
         find_audit_table(process.catalog, process.results_table)
 

@@ -50,6 +50,7 @@ class Process:
     :param work_dir: where the engine spills; default is a temporary directory.
     :param keep_steps_every: seconds of work after which a ``stateful`` session with steps keeps the finished ones for a retry, at
         the cost of one commit.
+    :param audit_runner: runs on Spark what of the audits it can tell; None runs all of them here.
     """
 
     spec: ProcessSpec
@@ -67,6 +68,7 @@ class Process:
     work_dir: Path | None = None
     keep_steps_every: float = 60.0
     quarantine_table: str | None = None
+    audit_runner: SparkRunner | None = None
 
     def __attrs_post_init__(self) -> None:
         check_quarantine(self.spec, self.quarantine_table, [a.name for a in self.audits if a.puts_aside])

@@ -14,6 +14,7 @@ import pyarrow as pa
 from airflow_incremental.audits.base import Audit
 from airflow_incremental.audits.columns import resolve
 from airflow_incremental.audits.compile import Measure, measures
+from airflow_incremental.audits.elsewhere import read_here
 from airflow_incremental.audits.expectations.condition import columns_of_condition
 from airflow_incremental.audits.expectations.expectation import Expectation
 from airflow_incremental.audits.expectations.fast import compiled
@@ -25,6 +26,7 @@ from airflow_incremental.audits.expectations.suite import Expectations
 from airflow_incremental.audits.forms import validate_audits
 from airflow_incremental.audits.offenders import Predicate, predicates
 from airflow_incremental.audits.scope import Scope, results
+from airflow_incremental.audits.spark_sql import SparkSql
 from airflow_incremental.audits.sql import DuckDBSql, Sql
 from airflow_incremental.audits.subject import Subject
 from airflow_incremental.core.audit import AuditResult
@@ -92,6 +94,12 @@ def _(audit: Expectations, schema: pa.Schema, sql: Sql) -> tuple[Measure, ...]:
     return fast
 
 
+@read_here.register
+def _(audit: Expectations, schema: pa.Schema, prefix: str) -> Sequence[tuple[str, str]]:
+    left = _split(audit, schema, SparkSql(prefix=prefix))[1]
+    return [(expectation.name, reason) for expectation, reason in left]
+
+
 @predicates.register
 def _(audit: Expectations, scope: Scope) -> Mapping[str, Predicate]:
     """Return nothing for what Great Expectations had to decide: its rows are not those DuckDB would pick."""
@@ -118,7 +126,7 @@ def _(audit: Expectations, scope: Scope) -> tuple[AuditResult, ...]:
             success=result.passed,
             result=result.full or {},
             over=scope.over,
-            path="duckdb",
+            path=result.path,
             rows=scope.total,
             samples=result.samples,
             wanted=scope.samples,
