@@ -1,11 +1,11 @@
 """Audits in Spark: the questions of a job of kind ``audit`` about snapshots of the target, and their answers in its mark.
 
 A job has ``scopes``: each names a snapshot to look at, and ``questions``, in order. A question has an ``id`` and ``sql`` over the
-relation ``incremental_rows`` that returns one row; with ``own`` it is around a query of an author's over ``rows``. With ``when``, which
-is ``[id, place, other]``, it is only asked if two values of an earlier answer differ.
+relation ``incremental_rows`` that returns one row; with ``own`` it is around a query of an author's over ``rows``. With ``when``,
+which is ``[id, place, other]``, it is only asked if two values of an earlier answer differ.
 
-Values come back exactly: what JSON has no form for is an object of one key, which says what it is. No row as a whole does: a mark is
-part of the table's metadata, of which old files may stay.
+Values come back exactly: what JSON has no form for is an object of one key, which says what it is. No row as a whole does: a mark
+is part of the table's metadata, of which old files may stay.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def answered(spark: Any, document: Mapping[str, Any]) -> dict[str, Any]:
     table = identifier(document["catalog"]["name"], document["target"]["table"])
     found = {}
     for scope in document["scopes"]:
-        rows = spark.sql("SELECT * FROM {} VERSION AS OF {}".format(table, int(scope["snapshot"])))
+        rows = spark.sql(f"SELECT * FROM {table} VERSION AS OF {scope['snapshot']:d}")  # noqa: S608 - quoted, and a number
         found[scope["over"]] = answers(spark, rows, scope["questions"])
     return found
 
@@ -157,7 +157,7 @@ def _about_sql(error: BaseException) -> str:
 def _values(frame: Any) -> list[Any]:
     """Return the values of the one row of a DataFrame."""
     fields, functions = frame.schema.fields, functions_of(frame)
-    names = ["c{}".format(i) for i in range(len(fields))]
+    names = [f"c{i}" for i in range(len(fields))]
     kinds = [f.dataType.typeName() for f in fields]
     plain = frame.toDF(*names)  # as Python can have it without a look at the time zone it runs in
     shown = [

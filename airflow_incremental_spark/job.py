@@ -92,7 +92,7 @@ class Job:
             with during("write"):
                 job._remove_replaced()
         except Exception as error:
-            _last_words(branch, error, {})
+            last_words(branch, error, {})
             raise
         return job
 
@@ -157,7 +157,7 @@ class Job:
         if self._over:
             return
         self._over = True
-        _last_words(self._branch, error, self._report())
+        last_words(self._branch, error, self._report())
         _quietly(self._forget)
 
     def check_nothing_else_written(self, what: str) -> None:
@@ -276,7 +276,8 @@ def say_failed(error: BaseException, more: Mapping[str, Any]) -> str:
     return json.dumps(report)
 
 
-def _last_words(branch: Branch, error: BaseException, more: Mapping[str, Any]) -> None:
+def last_words(branch: Branch, error: BaseException, more: Mapping[str, Any]) -> None:
+    """Say why a job failed, and leave that on its branch if it can be done within a minute; never raises."""
     report = say_failed(error, more)
     if getattr(error, "code", "") == "late":
         return  # the branch is not its own

@@ -7,6 +7,7 @@ import traceback
 from contextlib import contextmanager
 from typing import Any, Iterator, Mapping, Sequence
 
+from airflow_incremental_spark.audits import run_audit
 from airflow_incremental_spark.document import checked, path_in, read_document
 from airflow_incremental_spark.errors import DriverError, first_lines
 from airflow_incremental_spark.job import Job, finished, say_failed
@@ -22,6 +23,8 @@ def run(spark: Any, document: Mapping[str, Any], function: Function | None = Non
     :returns: ``{"rows": ...}``.
     :raises DriverError: what it says of its cause; Spark's own errors pass as they are. Whatever it is, the branch is marked.
     """
+    if document.get("what") == "audit":
+        return run_audit(spark, checked(document))
     with _begun(spark, document) as job:
         for step in job.steps:
             with produced(spark, document["transform"], step.sources, step.plan, function) as frame:

@@ -83,9 +83,9 @@ def test_a_query_of_ones_own_is_counted_or_said_to_be_none(spark: SparkProcess, 
 
     assert returned("SELECT i, i AS i FROM rows WHERE i > 1 -- the last two") == 2
     assert returned("WITH few AS (SELECT * FROM rows LIMIT 1) SELECT count(*) FROM few HAVING count(*) > 1") == 0
-    with pytest.raises(AuditFailed, match="is refused by Spark: .*nothing.*has the columns i, f"):
+    with pytest.raises(AuditFailed, match=r"is refused by Spark: .*nothing.*has the columns i, f"):
         returned("SELECT nothing FROM rows")
-    with pytest.raises(AuditFailed, match="is refused by Spark: .*PARSE_SYNTAX_ERROR"):
+    with pytest.raises(AuditFailed, match=r"is refused by Spark: .*PARSE_SYNTAX_ERROR"):
         returned("SELEC * FROM rows")
     with pytest.raises(AuditFailed, match="is refused by Spark"):
         returned("DROP VIEW rows")
