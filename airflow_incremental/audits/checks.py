@@ -140,8 +140,9 @@ def _rows(value: Any, what: str) -> int | None:
 class SqlCheck(Audit):
     """A query of one's own that returns the offending rows; the audit passes when it returns none.
 
-    It is DuckDB SQL, or Spark's where the load's audits run in Spark, and reads what it looks at as ``rows``. A query that counts (``SELECT count(*) ...``)
-    always returns a row: put the condition into ``HAVING``. Given to an operator, the SQL may hold Jinja templates.
+    It is DuckDB SQL, or Spark's where the load's audits run in Spark, and reads what it looks at as ``rows``. A query that counts
+    (``SELECT count(*) ...``) always returns a row: put the condition into ``HAVING``. Given to an operator, the SQL may hold Jinja
+    templates.
 
     :param name: what the check is called.
     :param sql: one ``SELECT`` over ``rows``.

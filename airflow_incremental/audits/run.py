@@ -88,8 +88,11 @@ def run_audits(
         chosen = [audit for audit in found if audit.over == over and audit.reads_rows]
         if not chosen:
             continue
-        with _rows_of(subject, over, memory_limit, work_dir) as open_rows:
-            scope = _counted(chosen, subject, over, open_rows, answered=asked.get(over), samples=samples)
+        with _rows_of(subject, over, memory_limit, work_dir) as (read, open_rows):
+            answered = asked.get(over)
+            # Before the rows are bound, which fails in worse words if audits do not fit them.
+            measured = measures_of(chosen, read().schema if answered is None else subject.schema(over))
+            scope = _counted(measured, subject, over, open_rows, answered=answered, samples=samples)
             count = scope.total
             taken.update({audit.name: results(audit, scope) for audit in chosen})
             if over == "rows" and look is not None:
@@ -110,7 +113,7 @@ def run_audits(
 
 
 def _counted(
-    audits: Sequence[Audit],
+    measured: Mapping[str, tuple[Measure, ...]],
     subject: Subject,
     over: Over,
     open_rows: Callable[[], Rows],
@@ -119,7 +122,6 @@ def _counted(
     samples: int,
 ) -> Scope:
     """Return a scope with all that is counted: here, but for what was answered by Spark."""
-    measured = measures_of(audits, subject.schema(over) if answered is not None else open_rows().read.schema)
     known = {} if answered is None else answered.found
     here = [m for each in measured.values() for m in each if m.name not in known]
     if answered is None or here:
@@ -152,19 +154,23 @@ def _check_same(total: int, answered: Answered | None) -> None:
 @contextmanager
 def _rows_of(
     subject: Subject, over: Over, memory_limit: str | None, work_dir: Path | None
-) -> Iterator[Callable[[], Rows]]:
-    """Give what opens the rows of a scope when it is called first; they are closed at the end."""
+) -> Iterator[tuple[Callable[[], SourceRead], Callable[[], Rows]]]:
+    """Give what finds the rows of a scope, and what opens them, when it is called first; they are closed at the end."""
     with ExitStack() as stack:
 
         @cache
+        def read() -> SourceRead:
+            return _opened(subject, over)
+
+        @cache
         def open_rows() -> Rows:
-            read = _opened(subject, over)
+            found = read()
             worker = stack.enter_context(_connection(memory_limit, work_dir))
-            rows = Rows(worker, attrs.evolve(read, name=ROWS))
+            rows = Rows(worker, attrs.evolve(found, name=ROWS))
             rows.bind()
             return rows
 
-        yield open_rows
+        yield read, open_rows
 
 
 def _opened(subject: Subject, over: Over) -> SourceRead:

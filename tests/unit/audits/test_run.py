@@ -301,7 +301,7 @@ def test_a_wrong_number_of_samples(samples: Any) -> None:
 
 
 def test_rows_that_change_between_two_reads_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_shared", lambda _keys: "SELECT 0")
+    monkeypatch.setattr(run, "sharing", lambda _keys, _rows: "SELECT 0")
     with pytest.raises(AuditIncomplete, match="a second time gave other rows"):
         audit(FLIGHTS, Unique("id"))
 
