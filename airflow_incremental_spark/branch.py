@@ -10,6 +10,7 @@ from typing import Any, Mapping
 
 from airflow_incremental_spark.document import identifier
 from airflow_incremental_spark.errors import DriverError
+from airflow_incremental_spark.reads import snapshot_of, under
 from airflow_incremental_spark.settings import ATTEMPT, functions_of, is_connect
 
 #: Summary keys of the last snapshot that a driver leaves: ``done`` or ``failed``, and its report.
@@ -33,6 +34,7 @@ class Branch:
         self.table: str = target["table"]
         self._catalog: str = document["catalog"]["name"]
         self.path = self._path("branch_" + self.name)
+        self._base: int = target["base"]
         #: Head of the branch as this driver knows it.
         self.head: int = target["base"]
         #: Snapshots this driver committed, oldest first.
@@ -115,6 +117,11 @@ class Branch:
             return self.spark.table(self.path).limit(0)
         options = {"start-snapshot-id": str(start), "end-snapshot-id": str(self.head)}
         return self.spark.read.options(**options).table(self._path())
+
+    def rows_before(self) -> Any:
+        """Return the rows that the target had when the branch was made, under its columns of today."""
+        frame, schema = snapshot_of(self.spark, self._path(), self._base), self.spark.table(self.path).schema
+        return under(frame, schema, {c: c for c in frame.columns if c in schema.names})
 
     def check_nothing_else_written(self, what: str) -> None:
         """Refuse commits to the target that this application made beside the branch.

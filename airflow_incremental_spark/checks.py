@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Mapping, Sequence
 
+from airflow_incremental_spark.conditions import in_scope
 from airflow_incremental_spark.document import quote
 from airflow_incremental_spark.errors import DriverError
 from airflow_incremental_spark.keys import Keys
@@ -95,21 +96,3 @@ def check_keys(rows: Any, keys: Keys) -> None:
             hint="carry the keys of the drivers through unchanged; keys that only a lookup has make no rows of their own",
             where="transform",
         )
-
-
-def in_scope(functions: Any, schema: Any, scope: Mapping[str, Sequence[Any]] | None) -> Any:
-    """Return the condition (a column) that a row has one of the scope's values in every scope column; null counts as a value.
-
-    :param functions: those of the session.
-    :param schema: of the rows.
-    """
-    kinds = {f.name: f.dataType for f in schema.fields}
-    found = functions.lit(True)  # noqa: FBT003 - a value
-    for column, values in (scope or {}).items():
-        name, kind = functions.col(quote(column)), kinds[column]
-        within = functions.lit(False)  # noqa: FBT003 - a value
-        for value in values:
-            # Dates are listed as text.
-            within = within | (name.isNull() if value is None else name.eqNullSafe(functions.lit(value).cast(kind)))
-        found = found & within
-    return found

@@ -9,7 +9,8 @@ from threading import Thread
 from typing import Any, Callable, Iterator, Mapping
 
 from airflow_incremental_spark.branch import Branch
-from airflow_incremental_spark.checks import check_keys, check_scope, check_times, in_scope
+from airflow_incremental_spark.checks import check_keys, check_scope, check_times
+from airflow_incremental_spark.conditions import in_scope
 from airflow_incremental_spark.errors import DriverError, during, first_lines, report_of
 from airflow_incremental_spark.output import fitted, is_frame
 from airflow_incremental_spark.settings import configure, functions_of
@@ -249,8 +250,6 @@ class Job:
     def _forget(self) -> None:
         if self._binder.keys is not None:
             self._binder.keys.forget()
-        if self._state is not None:
-            self._state.forget()
 
 
 @contextmanager

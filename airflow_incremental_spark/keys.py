@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Mapping
 
 from airflow_incremental_spark.changes import changed_keys
+from airflow_incremental_spark.conditions import any_of
 from airflow_incremental_spark.document import quote
 from airflow_incremental_spark.reads import SourceReader, union
 from airflow_incremental_spark.settings import functions_of
@@ -110,7 +111,4 @@ class Keys:
 
 def _within(functions: Any, column: str, spans: list[tuple[Any, Any]]) -> Any:
     name = functions.col(quote(column))
-    found = functions.lit(False)  # noqa: FBT003 - a value
-    for low, high in spans:
-        found = found | name.between(low, high)
-    return found
+    return any_of(functions, [name.between(low, high) for low, high in spans])

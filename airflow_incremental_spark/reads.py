@@ -6,9 +6,9 @@ A snapshot is read with SQL's ``VERSION AS OF``, the one form that Iceberg takes
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any, Mapping, Sequence
 
+from airflow_incremental_spark.conditions import balanced
 from airflow_incremental_spark.document import identifier, quote
 from airflow_incremental_spark.settings import functions_of
 from airflow_incremental_spark.times import Ranges, TimeColumn
@@ -40,13 +40,13 @@ class SourceReader:
 
     def _read(self, read: Mapping[str, Any]) -> Any:
         if "snapshot" in read:
-            frame = self.spark.sql(f"SELECT * FROM {self.table} VERSION AS OF {read['snapshot']:d}")  # noqa: S608 - quoted, and a number
+            frame = snapshot_of(self.spark, self.table, read["snapshot"])
         else:
             options = {"start-snapshot-id": str(read["start"]), "end-snapshot-id": str(read["end"])}
             frame = self.spark.read.options(**options).table(self.table)
         frame = self._of_files(frame, read.get("files"), keep=True)
         frame = self._of_files(frame, read.get("not_files"), keep=False)
-        frame = self._named(frame, read["columns"])
+        frame = under(frame, self.empty.schema, read["columns"])
         if read.get("keep") is not None:
             frame = self._inside(frame, Ranges.read(read["keep"]))
         if read.get("drop") is not None:
@@ -67,20 +67,24 @@ class SourceReader:
         within = functions_of(frame).col("_file").isin(list(files))
         return frame.where(within if keep else ~within)
 
-    def _named(self, frame: Any, names: Mapping[str, str]) -> Any:
-        """Return the columns of the pinned snapshot, in its order, from what they were called and were at the read."""
-        functions = functions_of(frame)
-        have = {field.name: field.dataType for field in frame.schema.fields}
-        at_read = {pinned: name for name, pinned in names.items()}
-        found = []
-        for wanted in self.empty.schema.fields:
-            name = at_read.get(wanted.name)
-            if name is None:
-                column = functions.lit(None).cast(wanted.dataType)
-            else:
-                column = conform(functions, functions.col(quote(name)), have[name], wanted.dataType)
-            found.append(column.alias(wanted.name))
-        return frame.select(*found)
+
+def under(frame: Any, schema: Any, names: Mapping[str, str]) -> Any:
+    """Return rows under another version of their columns, in its order, from what they were called and were when they are read.
+
+    :param names: name at the read -> name in the schema; a column without one is null.
+    """
+    functions = functions_of(frame)
+    have = {field.name: field.dataType for field in frame.schema.fields}
+    at_read = {later: name for name, later in names.items()}
+    found = []
+    for wanted in schema.fields:
+        name = at_read.get(wanted.name)
+        if name is None:
+            column = functions.lit(None).cast(wanted.dataType)
+        else:
+            column = conform(functions, functions.col(quote(name)), have[name], wanted.dataType)
+        found.append(column.alias(wanted.name))
+    return frame.select(*found)
 
 
 def conform(functions: Any, column: Any, have: Any, want: Any) -> Any:
@@ -108,6 +112,14 @@ def conform(functions: Any, column: Any, have: Any, want: Any) -> Any:
     return column.cast(want)
 
 
+def snapshot_of(spark: Any, table: str, snapshot_id: int) -> Any:
+    """Return the rows of a snapshot, under the columns that the table had then.
+
+    :param table: its quoted name.
+    """
+    return spark.sql(f"SELECT * FROM {table} VERSION AS OF {snapshot_id:d}")  # noqa: S608 - quoted, and a number
+
+
 def typed_empty(spark: Any, columns: Sequence[Sequence[str]]) -> Any:
     """Return a DataFrame without rows.
 
@@ -119,4 +131,4 @@ def typed_empty(spark: Any, columns: Sequence[Sequence[str]]) -> Any:
 
 def union(frames: Sequence[Any]) -> Any:
     """Return all rows of some DataFrames of the same columns."""
-    return reduce(lambda one, other: one.union(other), frames)
+    return balanced(frames, lambda one, other: one.union(other))

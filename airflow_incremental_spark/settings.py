@@ -18,6 +18,10 @@ _SESSION = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.ansi.enabled": "true",
     "spark.sql.storeAssignmentPolicy": "ANSI",
+    # "${...}" in a query would be replaced by what the settings say, secrets as well.
+    "spark.sql.variable.substitute": "false",
+    # Iceberg would make a greatest value of bounds in its metadata, which leave out NaN.
+    "spark.sql.iceberg.aggregate-push-down.enabled": "false",
 }
 #: Settings of a cluster that would send writes elsewhere (Iceberg's own write-audit-publish).
 _UNSET = ("spark.wap.branch", "spark.wap.id")
@@ -33,7 +37,8 @@ def configure(spark: Any, document: Mapping[str, Any]) -> None:
     """
     catalog = document["catalog"]
     prefix = _CATALOG + catalog["name"]
-    values = {_REDACTED: "{}|^{}\\.".format(spark.conf.get(_REDACTED, "(?i)url"), prefix.replace(".", "\\."))}
+    hidden, own = spark.conf.get(_REDACTED, "(?i)url"), "^{}\\.".format(prefix.replace(".", "\\."))
+    values = {_REDACTED: hidden if own in hidden else f"{hidden}|{own}"}
     if catalog["conf"]:
         values[prefix] = _CATALOG_CLASS
     # A cached table does not see what others commit, and the branch is theirs to take away.

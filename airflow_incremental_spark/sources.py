@@ -65,7 +65,8 @@ class Binder:
         self.keys: Keys | None = None
         catalog = document["catalog"]["name"]
         self.readers = {n: SourceReader(spark, catalog, s) for n, s in document["sources"].items()}
-        self._changes: dict[str, tuple[Any, Any]] = {}
+        #: Read whole, and without changes; of a driver they may be left out of the document, if the transform does not name them.
+        self._lookups = {s["name"] for s in document["plan"]["sources"] if s["derivation"] == "lookup"}
         steps = document.get("steps") or {}
         _check_names(document["sources"], [PLAN_RANGES, *([STATE] if steps.get("state") else [])])
 
@@ -85,9 +86,10 @@ class Binder:
         makers: dict[str, Callable[[], Any]] = {}
         for name, source in self.document["sources"].items():
             makers[name] = _call(self._rows, name, part)
-            if source["added"] is None:
+            if name in self._lookups:
                 continue
-            makers.setdefault(f"{name}_changes", _call(self._changed, name))
+            if source["added"] is not None:
+                makers.setdefault(f"{name}_changes", _call(self._changed, name))
             makers.setdefault(f"{name}_ranges", _call(Ranges.read(source["ranges"]).frame, self.spark))
             if source.get("bounds"):
                 makers.setdefault(f"{name}_bounds", _call(self._bounds, name))
@@ -100,7 +102,7 @@ class Binder:
     def _rows(self, name: str, part: Ranges | None) -> Any:
         source, reader = self.document["sources"][name], self.readers[name]
         frame = reader.frame(source["rows"])
-        if source["added"] is None:  # a lookup, read whole
+        if name in self._lookups:
             return frame
         if part is not None and reader.time is not None:
             return reader.time.inside(frame, part)

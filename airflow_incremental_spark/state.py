@@ -1,8 +1,9 @@
 """The target's state before each step of a ``stateful`` job: what the target held, and what the job's own steps have written since.
 
 ``previous_step`` is read from the one unit of time before. ``latest_by`` is computed over the history before the first step once,
-and kept by Spark; steps add what was written since, and every ``FOLD`` steps that is folded in, so that a step costs neither the
-history nor, as steps go on, more and more of the job's own rows. Spark computes what it kept again if an executor is lost.
+and then from what it was and what was written since, which is folded in every ``FOLD`` steps: what a step costs grows neither with
+the history nor with the steps. It is kept in a local checkpoint, because Spark drops what it has cached of a table with every write
+to it. A lost executor takes its part along; the job fails then, and the task's retry begins a new attempt.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import datetime as dt
 from typing import Any, Mapping
 
 from airflow_incremental_spark.branch import Branch
-from airflow_incremental_spark.checks import in_scope
+from airflow_incremental_spark.conditions import in_scope
 from airflow_incremental_spark.document import quote
+from airflow_incremental_spark.errors import DriverError
 from airflow_incremental_spark.settings import functions_of
 from airflow_incremental_spark.times import EPOCH, MICROSECOND, Range, Ranges, TimeColumn
 
 #: Steps whose rows are read anew before they are folded into what is kept.
-FOLD = 64
+FOLD = 16
 _RANK = "__incremental_rank"
 _NESTED = ("struct", "array", "map", "variant")
 
@@ -32,11 +34,11 @@ class StateKeeper:
         self._asked: Mapping[str, Any] = document["steps"]["state"]
         target = document["target"]
         time = TimeColumn.of(target)
-        assert time is not None, "a stateful target has an event time"  # noqa: S101 - the plan needs it too
+        if time is None:
+            raise DriverError("the target of a stateful job has no event time", expected="one", where="bind")
         self._time = time
         self._scope = (target.get("check") or {}).get("scope")
         self._branch = branch
-        self._start: Ranges | None = None
         self._kept: Any = None
         #: Snapshot whose rows are folded in, and how many steps have come since.
         self._folded = branch.emptied
@@ -49,32 +51,28 @@ class StateKeeper:
         """
         if self._asked["kind"] == "previous_step":
             unit = Ranges([(_before(part[0], self._asked["unit"]), part[0])], nulls=False)
-            written = self._inside(self._branch.rows_since(self._branch.emptied), unit)
+            written = self._written(self._branch.emptied, unit)
             return self._in_scope(self._history(unit).union(written))
         past = Ranges([(None, part[0])], nulls=False)
         if self._kept is None:
-            self._kept = self._latest(self._in_scope(self._history(past))).persist()
-            self._folded = self._branch.emptied
+            self._kept, self._folded = _kept(self._latest(self._in_scope(self._history(past)))), self._branch.emptied
         if self._branch.head == self._folded:
             return self._kept
-        found = self._latest(
-            self._kept.union(self._in_scope(self._inside(self._branch.rows_since(self._folded), past)))
-        )
+        found = self._latest(self._kept.union(self._in_scope(self._written(self._folded, past))))
         self._since += 1
         if self._since < FOLD:
             return found
-        self._kept, self._folded, self._since = found.persist(), self._branch.head, 0
+        self._kept, self._folded, self._since = _kept(found), self._branch.head, 0
         return self._kept
 
-    def _history(self, past: Ranges) -> Any:
-        """Return the target's rows that the session does not replace, under its columns of today."""
-        rows = self._branch.spark.table(self._branch.path)
-        kept = self._time.inside(rows, past)
-        # Nothing that the job writes lies outside of what it replaces.
-        return self._inside(kept, Ranges.read(self._asked["replaced"]).complement())
+    def _written(self, start: int, past: Ranges) -> Any:
+        """Return what the job itself has written since one of its snapshots."""
+        return self._time.inside(self._branch.rows_since(start), past)
 
-    def _inside(self, frame: Any, ranges: Ranges) -> Any:
-        return self._time.inside(frame, ranges)
+    def _history(self, past: Ranges) -> Any:
+        """Return the target's rows that the session does not replace."""
+        kept = self._time.inside(self._branch.rows_before(), past)
+        return self._time.inside(kept, Ranges.read(self._asked["replaced"]).complement())
 
     def _in_scope(self, frame: Any) -> Any:
         return frame.where(in_scope(functions_of(frame), frame.schema, self._scope)) if self._scope else frame
@@ -89,10 +87,13 @@ class StateKeeper:
         ranked = frame.withColumn(_RANK, functions_of(frame).expr(rank))
         return ranked.where(f"{_RANK} = 1").drop(_RANK)
 
-    def forget(self) -> None:
-        """Let Spark drop what was kept."""
-        if self._kept is not None:
-            self._kept.unpersist()
+
+def _kept(frame: Any) -> Any:
+    """Compute a DataFrame now, and return its rows without what they were made of."""
+    try:
+        return frame.localCheckpoint()
+    except (AttributeError, NotImplementedError):
+        return frame.persist()  # Spark Connect 3.5 knows no checkpoints: it is computed anew for every step
 
 
 def _before(moment: int | None, unit: str) -> int | None:

@@ -101,7 +101,7 @@ class Lake:
         }
 
     def lookup(self, table: str) -> dict[str, Any]:
-        return self.source(table, self.read(table, snapshot=self.head(table)), added=None)
+        return self.source(table, self.read(table, snapshot=self.head(table)), added=None, lookup=True)
 
     def document(
         self, target: str, transform: Any, *, branch: str = "attempt", base: int | None = None, **more: Any
@@ -118,7 +118,16 @@ class Lake:
             "kind": "load",
             "catalog": self.catalog,
             "session_conf": {},
-            "plan": {"replaced": [], "affected": [], "session": "s"},
+            "plan": {
+                "replaced": [],
+                "affected": [],
+                "session": "s",
+                "sources": [
+                    {"name": n, "derivation": "lookup" if s.get("lookup") else "lineage"}
+                    for n, s in more.get("sources", {}).items()
+                ],
+                **more.pop("plan_more", {}),
+            },
             "plan_ranges": {"ranges": [], "nulls": False},
             "transform": {"kind": "sql", "text": transform} if isinstance(transform, str) else transform,
             "sources": {},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,10 +210,14 @@ def stepwise(
     )
     lake.branch("dst")
     wanted = ranges(replaced)
+    # A worker leaves out what a query does not name.
+    added = None if function is None else [lake.read("src", snapshot=pinned)]
     document = lake.document(
         "dst",
         sql if isinstance(sql, str) else {"kind": "function", "module": "", "name": ""},
-        sources={"src": lake.source("src", lake.read("src", snapshot=pinned, keep=wanted), event_time="ts")},
+        sources={
+            "src": lake.source("src", lake.read("src", snapshot=pinned, keep=wanted), event_time="ts", added=added)
+        },
         plan_ranges=wanted,
         steps={
             "parts": [[at(a), at(b)] for a, b in parts or [("03 00", "04 00"), ("04 00", "05 00")]],
@@ -268,3 +273,24 @@ def test_many_steps_fold_what_they_wrote(lake: Lake, monkeypatch: pytest.MonkeyP
     sql = "SELECT 'a' AS k, (SELECT max(v) FROM state WHERE k = 'a') + 1 AS v, min(range_start) AS ts FROM plan_ranges"
     found = stepwise(lake, sql, "latest_by", parts=parts, replaced=("03 00", "03 06"))
     assert found == [("a", v) for v in range(21, 27)]
+
+
+def test_the_history_is_read_once(lake: Lake) -> None:
+    seen: list[list[int]] = []
+
+    def move(there: str, to: str) -> None:
+        for path in lake.files("dst"):
+            file = Path(path.removeprefix("file:"))
+            file.with_name(file.name + there).rename(file.with_name(file.name + to))
+
+    def transform(_spark: Any, sources: Any, _plan: Any) -> Any:
+        seen.append(sorted(r["v"] for r in sources["state"].collect()))
+        if len(seen) == 1:
+            move("", ".away")
+        else:
+            move(".away", "")
+        return sources["src"].selectExpr("'n' AS k", "1L AS v", "ts")
+
+    parts = [("03 01", "03 02"), ("03 02", "03 03")]
+    assert stepwise(lake, None, "latest_by", function=transform, parts=parts) == [("n", 1), ("n", 1)]
+    assert seen == [[7, 20], [1, 7, 20]]

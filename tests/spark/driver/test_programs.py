@@ -91,8 +91,8 @@ def test_programs_end_as_they_should(lake: Lake, tmp_path: Path, archive: Path) 
     mine.write_text(APPLICATION)
     own = {"kind": "application"}
     sql = lake.document("one", "SELECT id + 5 AS id FROM orders", sources=source)
-    good = lake.document("two", own, sources=source, plan={"session": "good"})
-    bad = lake.document("three", own, sources=source, plan={"session": "bad"})
+    good = lake.document("two", own, sources=source, plan_more={"session": "good"})
+    bad = lake.document("three", own, sources=source, plan_more={"session": "bad"})
     late = lake.document("four", "SELECT 1L AS id", branch="no_more")
     program, more = PACKAGE / "run_job.py", ("--mine", "7")
     jobs = [(program, sql, ()), (mine, good, more), (mine, bad, more), (program, late, ())]

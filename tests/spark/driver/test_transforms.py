@@ -168,9 +168,10 @@ def test_others_may_commit_to_the_target_meanwhile(target: Lake) -> None:
 
     def transform(spark: Any, *_: Any) -> Any:
         if is_connect(spark):
-            Lake(spark.newSession(), Path(target.catalog["conf"]["warehouse"]), target.namespace).insert(
-                "dst", "VALUES (8L)"
-            )
+            marked = "spark.sql.iceberg.snapshot-property.incremental.attempt"
+            spark.conf.unset(marked)
+            target.insert("dst", "VALUES (8L)")
+            spark.conf.set(marked, "attempt")
         else:
             load = spark._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable
             load(spark._jsparkSession, name).newAppend().set("incremental.session", "other").commit()
