@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from airflow_incremental.core.errors import SourceRewritten, TableError, WatermarkLost
@@ -127,6 +128,39 @@ def test_partitions_of_spark(
     writer.append(2, 31, regions=["ü/ 1%", "us"])
     writer.delete("id IN (1, 3)")
     tick(writer.world)
+
+
+def test_keys_that_bounds_cut_short(tmp_path: Path, spark: SparkProcess, jdbc_catalog: SharedCatalog) -> None:
+    """Java cuts bounds of text after 16 characters, and adds one to the last of an upper bound."""
+    writer = a_world(tmp_path, "merge", spark, jdbc_catalog)
+    writer.create(partitioned_by="")
+    long = ["a" * 20 + "x", "a" * 20 + "y", "ü" * 16 + "z", "\U0010ffff" * 17]
+    for region in long:
+        writer.append(1, 2, regions=[region])
+    tick(writer.world)
+    for region in reversed(long):
+        writer.append(3, regions=[region])
+        tick(writer.world)
+    writer.mode(MERGE_ON_READ)
+    writer.delete(f"region = '{long[1]}' AND v > 3")
+    tick(writer.world)
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_files_that_were_parquet_before_iceberg(
+    tmp_path: Path, spark: SparkProcess, jdbc_catalog: SharedCatalog, mode: str
+) -> None:
+    """Spark's own Parquet files have times as INT96, without bounds, and no field ids; ``add_files`` takes them as they are."""
+    writer = a_world(tmp_path, mode, spark, jdbc_catalog)
+    writer.create(partitioned_by="")
+    rows = [(101, hour(1.5), "eu", 1), (102, hour(26), "us", 2)]
+    writer.add_files(tmp_path / "old", rows)
+    (file,) = (tmp_path / "old").glob("*.parquet")
+    assert pq.ParquetFile(file).schema.column(1).physical_type == "INT96"
+    tick(writer.world)
+    writer.append(2, 30)
+    tick(writer.world)
+    assert {r[0] for r in writer.world.source_rows()} >= {101, 102}
 
 
 def test_a_source_of_format_version_3_is_refused(

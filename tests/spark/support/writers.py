@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import attrs
 
@@ -48,6 +49,15 @@ class SparkWriter:
             rows.append((number, hour(at), names[number % len(names)], number))
         self.sql(f"INSERT INTO {SOURCE} VALUES {values(rows)}")
         return rows
+
+    def add_files(self, folder: Path, rows: Iterable[Row]) -> None:
+        """Take Parquet files that Spark has written without Iceberg, with times as it wrote them for most of its life."""
+        self.sql(
+            "SET spark.sql.parquet.outputTimestampType = INT96",
+            f"CREATE OR REPLACE TEMPORARY VIEW old AS SELECT * FROM VALUES {values(rows)} AS r(id, ts, region, v)",
+            f"INSERT OVERWRITE DIRECTORY '{folder}' USING parquet SELECT /*+ COALESCE(1) */ * FROM old",
+            f"CALL {self.catalog.name}.system.add_files(table => '{SOURCE}', source_table => '`parquet`.`{folder}`')",
+        )
 
     def mode(self, mode: str) -> None:
         """Choose how rows are changed: files of position deletes, or data files written anew."""
