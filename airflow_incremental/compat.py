@@ -30,10 +30,10 @@ if TYPE_CHECKING:
         TaskGroup,
         XComArg,
         conf,
-        mask_secret,
     )
     from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.providers.standard.triggers.hitl import HITLTrigger
+    from airflow.sdk.log import mask_secret
 
 __all__ = [
     "AirflowException",
@@ -58,10 +58,11 @@ __all__ = [
     "wait_for_answer",
 ]
 
-#: What the standard provider has, and the common-compat provider does not pass on.
+#: What the common-compat provider does not pass on, or not in all versions.
 _HOMES = {
     "ApprovalOperator": "airflow.providers.standard.operators.hitl",
     "HITLTrigger": "airflow.providers.standard.triggers.hitl",
+    "mask_secret": "airflow.sdk.log",
 }
 
 
