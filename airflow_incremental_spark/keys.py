@@ -21,6 +21,14 @@ SPANNED = 100_000
 #: Spans that are given to Iceberg.
 SPANS = 64
 _SPANNED_TYPES = frozenset({"integer", "long", "date", "decimal"})
+#: Type -> how its values are fetched and how Spark makes them again of that. Python would read times in its own zone, where an hour
+#: of autumn comes twice, knows fewer years, and cannot put bytes into a set.
+_EXACTLY = {
+    "date": ("unix_date({})", "date_from_unix_date({})"),
+    "timestamp": ("unix_micros({})", "timestamp_micros({})"),
+    "timestamp_ntz": ("unix_micros(CAST({} AS TIMESTAMP))", "CAST(timestamp_micros({}) AS TIMESTAMP_NTZ)"),
+    "binary": ("hex({})", "X'{}'"),
+}
 
 
 class Keys:
@@ -30,6 +38,7 @@ class Keys:
         self.frame = frame.persist()
         self.columns: list[str] = list(frame.columns)
         self.count: int = self.frame.count()
+        self._kinds: dict[str, str] = {f.name: f.dataType.typeName() for f in self.frame.schema.fields}
         self._first: list[tuple[Any, Any]] | None = None
 
     @classmethod
@@ -79,26 +88,31 @@ class Keys:
         if self.count == 0:
             return frame.where("false")
         if self.count <= LISTED:
-            listed = self.frame.collect()
-            for position, column in enumerate(columns):
-                frame = frame.where(functions.col(quote(column)).isin(sorted({row[position] for row in listed})))
+            listed = self.frame.selectExpr(*(self._fetched(name, quote(name)) for name in self.columns)).collect()
+            for position, (name, column) in enumerate(zip(self.columns, columns)):
+                values = [self._made(functions, name, v) for v in sorted({row[position] for row in listed})]
+                frame = frame.where(functions.col(quote(column)).isin(values))
             return frame
-        kinds: dict[str, str] = {f.name: f.dataType.typeName() for f in self.frame.schema.fields}
         first, *others = self.columns
-        spans = self._spans() if kinds[first] in _SPANNED_TYPES and self.count <= SPANNED else [self._ends(first)]
-        frame = frame.where(_within(functions, columns[0], spans))
+        by_spans = self._kinds[first] in _SPANNED_TYPES and self.count <= SPANNED
+        frame = frame.where(
+            self._within(functions, first, columns[0], self._spans() if by_spans else [self._ends(first)])
+        )
         for name, column in zip(others, columns[1:]):
-            frame = frame.where(_within(functions, column, [self._ends(name)]))
+            frame = frame.where(self._within(functions, name, column, [self._ends(name)]))
         return frame
 
     def _ends(self, name: str) -> tuple[Any, Any]:
-        row = self.frame.selectExpr(f"min({quote(name)})", f"max({quote(name)})").collect()[0]
+        row = self.frame.selectExpr(
+            *(self._fetched(name, f"{end}({quote(name)})") for end in ("min", "max"))
+        ).collect()[0]
         return row[0], row[1]
 
     def _spans(self) -> list[tuple[Any, Any]]:
         """Return at most ``SPANS`` spans that hold the first key column's values, with the widest gaps between them."""
         if self._first is None:
-            rows = self.frame.selectExpr(quote(self.columns[0])).distinct().collect()
+            first = self.columns[0]
+            rows = self.frame.selectExpr(self._fetched(first, quote(first))).distinct().collect()
             values = sorted(row[0] for row in rows)
             gaps = [values[i] - values[i - 1] for i in range(1, len(values))]
             least = min(gaps, default=None)
@@ -108,7 +122,17 @@ class Keys:
             self._first = [(values[a], values[b - 1]) for a, b in zip(starts, starts[1:])]
         return self._first
 
+    def _within(self, functions: Any, name: str, column: str, spans: list[tuple[Any, Any]]) -> Any:
+        """Return the condition that a column lies in one of some spans of a key's values, as they were fetched."""
+        value = functions.col(quote(column))
+        made = [(self._made(functions, name, low), self._made(functions, name, high)) for low, high in spans]
+        return any_of(functions, [value.between(low, high) for low, high in made])
 
-def _within(functions: Any, column: str, spans: list[tuple[Any, Any]]) -> Any:
-    name = functions.col(quote(column))
-    return any_of(functions, [name.between(low, high) for low, high in spans])
+    def _fetched(self, name: str, expression: str) -> str:
+        """Return the SQL that fetches values of a key's column."""
+        return _EXACTLY.get(self._kinds[name], ("{}",))[0].format(expression)
+
+    def _made(self, functions: Any, name: str, value: Any) -> Any:
+        """Return what was fetched as a value of the key's type again, one that Spark hands to Iceberg."""
+        kind = self._kinds[name]
+        return functions.expr(_EXACTLY[kind][1].format(value)) if kind in _EXACTLY else value
