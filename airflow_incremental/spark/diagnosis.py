@@ -128,13 +128,15 @@ _READ_ON = "correct it, or see the task's log above for all that Spark said"
 def diagnose_report(report: Mapping[str, Any]) -> Diagnosis:
     """Say why a driver failed that tells so itself.
 
-    :param report: ``error``, ``where`` and ``hint``.
+    :param report: ``error``, ``where`` and ``hint``; with ``code`` ``late``, of a driver whose branch is not its own: another
+        attempt has one.
     """
     error = str(report.get("error") or "the driver failed and does not say why").strip()
     known = _known(error)
     cause = f"the driver failed{_AT.get(str(report.get('where')), '')}: {error}"
     if known is None:
-        return Diagnosis(cause=cause, hint=str(report.get("hint") or _READ_ON), retryable=not _FOR_GOOD.search(error))
+        again = report.get("code") == "late" or not _FOR_GOOD.search(error)
+        return Diagnosis(cause=cause, hint=str(report.get("hint") or _READ_ON), retryable=again)
     hint = report.get("hint") or known.hint
     told = f"{cause if cause.endswith('.') else cause + '.'} That means: {known.cause}"
     return Diagnosis(cause=told, expected=known.expected, hint=str(hint), retryable=known.retryable)

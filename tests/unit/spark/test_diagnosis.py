@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_incremental.spark.diagnosis import Transcript, diagnose, diagnose_transcript
+from airflow_incremental.spark.diagnosis import Transcript, diagnose, diagnose_report, diagnose_transcript
 
 LOGS = Path(__file__).parent / "logs"
 
@@ -101,6 +101,12 @@ def test_a_driver_that_has_no_hint_gets_the_one_of_the_symptom() -> None:
 )
 def test_a_mistake_in_the_transform_is_not_tried_again(text: str) -> None:
     assert not diagnose([driver_line(error=text, where="transform")]).error().retryable
+
+
+def test_a_driver_that_lost_its_branch_leaves_it_to_the_next_try() -> None:
+    report = {"error": "TypeError: the branch 'b' of mart.result is gone", "where": "write", "hint": "", "code": "late"}
+    assert diagnose_report(report).error().retryable
+    assert not diagnose_report({**report, "code": ""}).error().retryable
 
 
 def test_a_driver_that_is_done_is_no_failure() -> None:
