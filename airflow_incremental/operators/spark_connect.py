@@ -45,6 +45,11 @@ class ConnectRunner(Runner):
                 self._ship(session, shipped)
                 with _importable(folder, self.code.modules):
                     _run(session, job)
+            except BaseException:
+                # A timeout, or a stop of the task itself, too: on the server, queries outlive a client that goes.
+                with contextlib.suppress(Exception):
+                    session.interruptAll()
+                raise
             finally:
                 self._session = None
                 with contextlib.suppress(Exception):  # the server may be what failed

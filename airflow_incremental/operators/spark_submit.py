@@ -6,6 +6,7 @@ that only the task's user can read, the helper package, the jars that Iceberg ne
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -77,6 +78,9 @@ class SubmitRunner(Runner):
                 raise ArgumentError(
                     str(error), expected="arguments that the Spark provider takes together", hint="correct them"
                 ) from error
+            except BaseException:
+                _kill(submission)
+                raise
             finally:
                 self._running = None
         if transcript.report is not None and transcript.report.get("driver") == "failed":
@@ -102,6 +106,9 @@ class SubmitRunner(Runner):
         self._running = submission
         try:
             return submission.rejoin(self.context, Trace(branch=branch, fingerprint=self.fingerprint))
+        except BaseException:
+            _kill(submission)
+            raise
         finally:
             self._running = None
 
@@ -215,6 +222,12 @@ class _Connection:
                 expected="deploy mode 'client': Spark runs no Python drivers on standalone clusters",
                 hint="set deploy_mode='client', or use YARN or Kubernetes",
             )
+
+
+def _kill(submission: Submission) -> None:
+    """Kill what a submission has started, when the task times out: Airflow calls ``on_kill`` after it has left ``execute``."""
+    with contextlib.suppress(Exception):  # what ends the task is what has to be told
+        submission.on_kill()
 
 
 def _write_job(job: Mapping[str, Any], folder: Path) -> Path:

@@ -299,3 +299,47 @@ def test_stopping_kills_what_runs(home: Path) -> None:
     assert not thread.is_alive()
     assert "spark-submit was killed (exit code -9)" in str(errors[0])
     found.stop()
+
+
+def test_a_task_that_times_out_leaves_nothing_running(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow calls ``on_kill`` only after the timeout has passed through here."""
+    import signal
+    import time
+    from types import FrameType
+
+    class TimedOut(BaseException):
+        pass
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        raise TimedOut
+
+    program = f"#!/bin/sh\necho $$ > {home}/pid.new\nmv {home}/pid.new {home}/pid\nexec sleep 60\n"
+    (home / "bin" / "spark-submit").write_text(program, encoding="utf-8")
+    before = signal.signal(signal.SIGALRM, ring)
+    started = SubmitRunner.say_what_stays
+
+    def watched(self: SubmitRunner) -> None:
+        started(self)
+        signal.setitimer(signal.ITIMER_REAL, 3)
+
+    monkeypatch.setattr(SubmitRunner, "say_what_stays", watched)
+    try:
+        with pytest.raises(TimedOut):
+            run(home, packages=None)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    pid = int((home / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and not _is_over(pid):
+        time.sleep(0.02)
+    assert _is_over(pid)
+
+
+def _is_over(pid: int) -> bool:
+    """Say whether a process has ended, waited for or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
