@@ -56,6 +56,9 @@ def produce_with_spark(
     # Spark may have written under either.
     check_shape(target, _nothing(before, fingerprint), plan)
     output = collect(target, process.spec, plan, branch=attempt.branch, fingerprint=fingerprint, keys=keys)
+    wrote = end.report.get("rows")
+    if isinstance(wrote, int) and wrote != output.rows:
+        raise _not_alone(attempt, wrote, output)
     log.info(
         "Spark wrote %s rows in %s files (%.1f s)",
         f"{output.rows:,}",
@@ -157,6 +160,23 @@ def _unfinished(target: Table, attempt: Attempt) -> TransformError:
         expected="a last commit on the branch that says it is done",
         hint="see the application's log, and retry the task: it begins a new attempt. If the task did not wait for the application "
         "(spark.yarn.submit.waitAppCompletion=false, or a deploy mode that returns at once), let it",
+    )
+    found.retryable = True
+    return found
+
+
+def _not_alone(attempt: Attempt, wrote: int, output: Output) -> TransformError:
+    """Return the error of a branch that holds other rows than the application says that it wrote.
+
+    Spark cannot make a commit depend on a branch's head, so a driver that a cluster started twice may get its rows in just before
+    the first one says that it is done.
+    """
+    found = TransformError(
+        f"branch {attempt.branch!r} holds {output.rows:,} new rows, and the application of attempt {attempt.number} says that it "
+        f"wrote {wrote:,}: somebody else wrote there as well",
+        expected="the rows of one application",
+        hint="retry the task: it begins a new attempt. Let the cluster start a driver once (spark.yarn.maxAppAttempts=1), and "
+        "write to the branch with job.write(...) alone",
     )
     found.retryable = True
     return found

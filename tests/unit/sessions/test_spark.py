@@ -147,6 +147,46 @@ def test_an_application_that_ends_without_a_word_is_not_believed(tmp_path: Path)
     world.check()
 
 
+def test_rows_of_somebody_else_on_the_branch_are_not_taken(tmp_path: Path) -> None:
+    """A driver that a cluster started twice gets its rows in just before the other one says that it is done."""
+    world = World(home=tmp_path).set_up()
+
+    def twin(job: Mapping[str, Any]) -> None:
+        row = {"id": 99, "ts": hour(0), "region": "eu", "v10": 1}
+        rows = pa.Table.from_pylist([row], schema=world.target_schema)
+        world.target.append(rows, branch=job["target"]["branch"])
+
+    world.land(0, 1)
+    elsewhere(world, twin)
+    session = opened(world)
+    with pytest.raises(TransformError, match=r"holds 3 new rows, .* says that it wrote 2: somebody else") as raised:
+        steps.load(session)
+    assert raised.value.retryable
+    elsewhere(world)
+    finish(opened(world, run_id="run1"))
+    world.check()
+
+
+def test_without_the_catalog_the_applications_own_error_is_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(home=tmp_path).set_up()
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        message = "no answer"
+        raise ConnectionError(message)
+
+    def fails(_: Mapping[str, Any]) -> None:
+        monkeypatch.setattr("airflow_incremental.sessions.spark.load_table", unreachable)
+        message = "the driver cannot reach the catalog"
+        raise TransformError(message)
+
+    elsewhere(world, fails)
+    world.land(0, 1)
+    with pytest.raises(TransformError, match="the driver cannot reach the catalog"):
+        steps.load(opened(world))
+
+
 def says(world: World, **report: Any) -> BEFORE:
     """Let an application say that it failed."""
 
