@@ -141,13 +141,16 @@ class RowSet:
         found = inside(batch, self.event_time, self.ranges, self.scope)
         return found if self.keys is None else pc.and_(found, self.keys.mask(batch, self.key_columns))
 
-    def occurs(self, task: FileScanTask) -> bool:
-        """Say whether a file holds a row of the set, reading no more than the columns that tell."""
+    @property
+    def told(self) -> Schema:
+        """The columns that tell whether a row is in the set."""
         ranged = not self.ranges.is_everything and self.event_time is not None
         names = {*self.key_columns, *(self.scope or ()), *([self.event_time] if ranged else [])}
-        schema = self.table.schema()
-        told = Schema(*(f for f in schema.fields if f.name in names))
-        return any(pc.any(self.mask(batch)).as_py() for batch in row_batches(self.table, told, [task]))
+        return Schema(*(f for f in self.table.schema().fields if f.name in names))
+
+    def occurs(self, task: FileScanTask) -> bool:
+        """Say whether a file holds a row of the set, reading no more than the columns that tell."""
+        return any(pc.any(self.mask(batch)).as_py() for batch in row_batches(self.table, self.told, [task]))
 
 
 def replaceable(table: Table, snapshot_id: int, *, event_time: str | None, ranges: EventRanges, scope: Scope) -> bool:

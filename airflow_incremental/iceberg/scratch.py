@@ -205,7 +205,8 @@ def _outside_rows(table: Table, spec: ProcessSpec, plan: Plan, file: DataFile, *
     held = allowed.holds(file, file.spec_id)
     if held is not None:
         return 0 if held else file.record_count
-    batches = row_batches(table, table.schema(), [FileScanTask(file)])
+    # A file may be larger than what a worker could hold of all its columns.
+    batches = row_batches(table, allowed.told, [FileScanTask(file)])
     return sum(batch.num_rows - (pc.sum(allowed.mask(batch)).as_py() or 0) for batch in batches)
 
 
