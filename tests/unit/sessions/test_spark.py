@@ -167,26 +167,6 @@ def test_rows_of_somebody_else_on_the_branch_are_not_taken(tmp_path: Path) -> No
     world.check()
 
 
-def test_without_the_catalog_the_applications_own_error_is_what_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(home=tmp_path).set_up()
-
-    def unreachable(*_: Any, **__: Any) -> None:
-        message = "no answer"
-        raise ConnectionError(message)
-
-    def fails(_: Mapping[str, Any]) -> None:
-        monkeypatch.setattr("airflow_incremental.sessions.spark.load_table", unreachable)
-        message = "the driver cannot reach the catalog"
-        raise TransformError(message)
-
-    elsewhere(world, fails)
-    world.land(0, 1)
-    with pytest.raises(TransformError, match="the driver cannot reach the catalog"):
-        steps.load(opened(world))
-
-
 def says(world: World, **report: Any) -> BEFORE:
     """Let an application say that it failed."""
 
