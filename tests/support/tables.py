@@ -388,10 +388,11 @@ class _SnapshotMaker:
         """Yield the parent's manifests, rewritten where a file goes."""
         for manifest in parent.manifests(self.table.io):
             live = manifest.fetch_manifest_entry(self.table.io, discard_deleted=True)
+            if not live:
+                continue
             drops_all = undeleted and manifest.content == ManifestContent.DELETES
             if not drops_all and removed.isdisjoint(e.data_file.file_path for e in live):
-                if live:
-                    yield manifest
+                yield manifest
                 continue
             deleted, existing = ManifestEntryStatus.DELETED, ManifestEntryStatus.EXISTING
             entries = [
