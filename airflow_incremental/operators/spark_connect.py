@@ -17,12 +17,15 @@ from airflow_incremental.compat import AirflowException, mask_secret
 from airflow_incremental.core.errors import ArgumentError, TransformError
 from airflow_incremental.operators.spark import Runner
 from airflow_incremental.spark.code import located
-from airflow_incremental.spark.diagnosis import diagnose, diagnose_report
+from airflow_incremental.spark.diagnosis import diagnose_report
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 log = logging.getLogger(__name__)
+
+#: Seconds for the first connection to the server.
+_ANSWERS_WITHIN = 60
 
 
 class ConnectRunner(Runner):
@@ -36,7 +39,7 @@ class ConnectRunner(Runner):
         :raises TransformError: the server cannot be had, or the job failed; its own error comes first.
         """
         self.say_what_stays()
-        builder = self._builder()
+        builder = self._builder(self._url())
         with tempfile.TemporaryDirectory(prefix="airflow-incremental-spark-") as folder:
             shipped = _write(self.code.modules, Path(folder))
             session = _connect(builder)
@@ -52,15 +55,14 @@ class ConnectRunner(Runner):
                 raise
             finally:
                 self._session = None
-                with contextlib.suppress(Exception):  # the server may be what failed
-                    session.stop()
+                _end(session)
 
     def stop(self) -> None:
         """Interrupt what the server does for this session."""
         if self._session is not None:
             self._session.interruptAll()
 
-    def _builder(self) -> Any:
+    def _url(self) -> str:
         conn_id = str(self.arguments.spark_connect_conn_id)
         hook = SparkConnectHook(conn_id)
         try:
@@ -75,6 +77,9 @@ class ConnectRunner(Runner):
             ) from error
         if token:
             mask_secret(token)
+        return str(url)
+
+    def _builder(self, url: str) -> Any:
         try:
             from pyspark.sql.connect.session import SparkSession
         except ImportError as error:
@@ -83,10 +88,31 @@ class ConnectRunner(Runner):
                 expected="pyspark-client, or pyspark[connect], in the worker's Python",
                 hint="install the one that fits the server's version",
             ) from error
+        self._check_answers(url)
         builder = SparkSession.builder.remote(url)
         for key, value in self.arguments.conf.items():
             builder = builder.config(key, str(value).lower() if isinstance(value, bool) else str(value))
         return builder
+
+    def _check_answers(self, url: str) -> None:
+        """Wait until the server can be reached: a session would try for ten minutes, and once more when it is given up.
+
+        :raises TransformError: it cannot.
+        """
+        import grpc
+        from pyspark.sql.connect import client
+
+        make: Any = getattr(client, "DefaultChannelBuilder", None) or client.ChannelBuilder  # the latter: pyspark 3.5
+        channel = make(url).toChannel()
+        try:
+            grpc.channel_ready_future(channel).result(timeout=_ANSWERS_WITHIN)
+        except grpc.FutureTimeoutError as error:
+            raise _unreachable(
+                f"the Spark Connect server of the connection {self.arguments.spark_connect_conn_id!r} did not answer within "
+                f"{_ANSWERS_WITHIN} seconds"
+            ) from error
+        finally:
+            channel.close()
 
     def _ship(self, session: SparkSession, shipped: Sequence[str]) -> None:
         given = self.arguments
@@ -105,8 +131,18 @@ def _connect(builder: Any) -> SparkSession:
         session: SparkSession = builder.create()
         log.info("connected to Spark %s", session.version)
     except Exception as error:  # a client of gRPC raises what its layers raise
-        raise _unreachable(error) from error
+        raise _unreachable(
+            f"the Spark Connect server gave no session: {type(error).__name__}: {str(error)[:2000]}"
+        ) from error
     return session
+
+
+def _end(session: SparkSession) -> None:
+    """End a session on the server. It may be what failed, so nothing is tried twice, and nothing depends on it."""
+    with contextlib.suppress(Exception):
+        session.client.set_retry_policies([])
+    with contextlib.suppress(Exception):
+        session.stop()
 
 
 def _run(session: SparkSession, job: Mapping[str, Any]) -> None:
@@ -119,13 +155,11 @@ def _run(session: SparkSession, job: Mapping[str, Any]) -> None:
         raise diagnose_report(report_of(error)).error() from error
 
 
-def _unreachable(error: Exception) -> TransformError:
-    known = diagnose(str(error).splitlines())
+def _unreachable(what: str) -> TransformError:
     found = TransformError(
-        f"the Spark Connect server gave no session: {type(error).__name__}: {str(error)[:2000]}",
-        expected=known.expected
-        or "a Spark Connect server that the worker reaches, of a version its pyspark can talk to",
-        hint=known.hint or "see that the server is up, and correct the Spark Connect connection",
+        what,
+        expected="a Spark Connect server that the worker reaches, of a version that its pyspark can talk to",
+        hint="see that the server is up, and correct the Spark Connect connection",
     )
     found.retryable = True
     return found

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_incremental import IncrementalLoad, NotNull, SparkLoadOperator, SparkTransform
 from airflow_incremental.core.errors import TransformError
+from airflow_incremental.operators import spark_connect
 from airflow_incremental.operators.spark_connect import ConnectRunner
 from demo.config import free_port
 from tests.integration.dagtest.runner import new_dag, run_dag
@@ -110,11 +111,11 @@ def test_a_server_that_is_not_there(
 ) -> None:
     value = {"conn_type": "spark_connect", "host": "127.0.0.1", "port": free_port()}
     monkeypatch.setenv(f"AIRFLOW_CONN_{CONNECT.upper()}", json.dumps(value))
-    monkeypatch.setenv("SPARK_CONNECT_RETRIES", "1")
+    monkeypatch.setattr(spark_connect, "_ANSWERS_WITHIN", 2)
     world = make_world(rest_catalog)
     world.land(1)
     said = failing(world, rest_catalog, dag_id, sql=SQL, spark_connect_conn_id=CONNECT)
-    assert "the Spark Connect server gave no session" in said
+    assert f"the Spark Connect server of the connection {CONNECT!r} did not answer within 2 seconds" in said
     assert "see that the server is up" in said
 
 
