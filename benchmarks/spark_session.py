@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 import types
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ def main() -> None:
                 mode=given.mode,
             ),
             catalog=catalog,
-            owner=Owner(deployment="bench", dag_id="dag", run_id="run", task_id="load"),
+            owner=Owner(deployment="bench", dag_id="dag", run_id=str(uuid.uuid4()), task_id="load"),
             transform=SQL[given.mode] if given.engine == "DuckDB" else runner,
             engine=DuckDBEngine(memory_limit=f"{MEMORY_GIB}GB", threads=CORES),
         )
