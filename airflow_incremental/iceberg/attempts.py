@@ -24,6 +24,7 @@ from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit
 from airflow_incremental.iceberg.locks import Begin, check_owned
 from airflow_incremental.iceberg.refs import removal
+from airflow_incremental.iceberg.scratch import fork_expired
 from airflow_incremental.iceberg.state import words_of
 
 if TYPE_CHECKING:
@@ -64,11 +65,7 @@ def begin_attempt(catalog: Catalog, begin: Begin) -> Attempt:
         if made is not None and found and found[-1] == made:
             return None  # the answer to the commit was lost
         if plan.main not in snapshot_index(table):
-            raise TargetChanged(
-                f"snapshot {plan.main} of {plan.target}, on which session {plan.session} was planned, has been expired",
-                expected="snapshots of the target that are kept longer than a session takes",
-                hint="retry the task; it plans anew",
-            )
+            raise fork_expired(plan)
         number = found[-1].number + 1 if found else 1
         made = Attempt(number=number, branch=naming.scratch_ref(plan.process, plan.session, attempt=number))
         requirements: list[TableRequirement] = [

@@ -21,7 +21,7 @@ from pyiceberg.table.update import AssertTableUUID, TableRequirement, TableUpdat
 from requests.exceptions import RequestException
 from sqlalchemy.exc import DBAPIError
 
-from airflow_incremental.core.errors import CommitUnknown, TableError, TargetReplaced
+from airflow_incremental.core.errors import CatalogError, CommitUnknown, TableError, TargetReplaced
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,28 @@ def load_table(catalog: Catalog, identifier: str, *, role: str = "table") -> Tab
         ) from None
 
 
+def wait_for_table(catalog: Catalog, identifier: str, *, role: str = "table") -> Table:
+    """Load a table as :func:`load_table` does, and wait about half a minute for a catalog that does not answer.
+
+    For looks after much work, which would have to be done again.
+
+    :raises CatalogError: it did not answer in that time.
+    """
+    last: Exception | None = None
+    for attempt in range(ATTEMPTS):
+        _back_off(attempt)
+        try:
+            return load_table(catalog, identifier, role=role)
+        except _NO_ANSWER as error:
+            last = error
+            log.warning("could not read %s (%s); trying again", identifier, error)
+    raise CatalogError(
+        f"the catalog {catalog.name!r} did not answer for {identifier!r} in {ATTEMPTS} attempts; the last answer was: {last}",
+        expected="a catalog that answers",
+        hint="check the catalog, then retry the task",
+    ) from last
+
+
 def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | None], *, what: str) -> Table:
     """Commit what ``build`` asks for and return the table as it is afterwards.
 
@@ -77,8 +99,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
     last: Exception | None = None
     refused: tuple[str, ...] = ()
     for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
+        _back_off(attempt)
         try:
             table = catalog.load_table(identifier)
         except NoSuchTableError:
@@ -118,6 +139,12 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
         expected="a catalog that answers",
         hint="check the catalog, then retry the task; it finds out by itself what has landed",
     ) from last
+
+
+def _back_off(attempt: int) -> None:
+    """Wait before an attempt, but not before the first (0)."""
+    if attempt:
+        time.sleep(min(3.0, 0.05 * 2**attempt) * (0.5 + random.random()))  # noqa: S311  (jitter, not a secret)
 
 
 def _is_lost_race(error: Exception) -> bool:

@@ -15,7 +15,7 @@ from pyiceberg.manifest import DataFile, DataFileContent, ManifestEntry, Manifes
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask
 
-from airflow_incremental.core.errors import TransformError
+from airflow_incremental.core.errors import TargetChanged, TransformError
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
@@ -55,11 +55,14 @@ def collect(
     :param fingerprint: of what wrote it.
     :param keys: the keys that are computed, for a plan that replaces rows by key.
     :raises TransformError: something else than the plan allows was written.
+    :raises TargetChanged: the snapshot the branch was forked from is gone.
     """
     branch = naming.scratch_ref(plan.process, plan.session) if branch is None else branch
     ref = table.metadata.refs.get(branch)
     index = snapshot_index(table)
-    if ref is None or plan.main not in index:
+    if plan.main not in index:
+        raise fork_expired(plan)
+    if ref is None:
         raise TransformError(
             f"the scratch branch {branch!r} of {plan.target} is gone",
             expected="the branch to stay until the session is sealed",
@@ -82,6 +85,15 @@ def collect(
         fingerprint=fingerprint,
         schema_id=_schema_id(table, index, added),
         spec_id=table.metadata.default_spec_id,
+    )
+
+
+def fork_expired(plan: Plan) -> TargetChanged:
+    """Say that the snapshot of ``main`` is gone from which the branches of a session are forked."""
+    return TargetChanged(
+        f"snapshot {plan.main} of {plan.target}, on which session {plan.session} was planned, has been expired",
+        expected="snapshots of the target that are kept longer than a session takes",
+        hint="retry the task; it plans anew",
     )
 
 
@@ -120,13 +132,15 @@ def _check(
     added: list[ManifestEntry],
     removed: list[ManifestEntry],
 ) -> None:
-    if any(e.data_file.content != DataFileContent.DATA for e in (*added, *removed)):
+    if any(e.data_file.content != DataFileContent.DATA for e in added):
         raise _refused(
             branch,
             "row-level delete files were written",
             "copy-on-write data files",
             "set write.*.mode to copy-on-write",
         )
+    # Delete files of main go with the data files they belong to (Spark removes both); sealing looks at main's own.
+    removed = [e for e in removed if e.data_file.content == DataFileContent.DATA]
     old_spec = [e for e in added if e.data_file.spec_id != table.metadata.default_spec_id]
     if old_spec:
         raise _refused(

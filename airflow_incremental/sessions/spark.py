@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_incremental.core.errors import PlanExpired, SessionSuperseded, TargetChanged, TransformError
 from airflow_incremental.core.spark_job import DONE, EXPIRED, FAILED, RejoiningRunner
 from airflow_incremental.iceberg.attempts import AttemptEnd, attempts, begin_attempt, end_of
-from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.commits import load_table, wait_for_table
 from airflow_incremental.iceberg.locks import check_owned
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output, check_shape
@@ -47,7 +47,7 @@ def produce_with_spark(
         return _nothing(target, fingerprint)
     started = time.monotonic()
     attempt = _rejoined(runner, target, session) or _run(session, runner)
-    before, target = target, load_table(process.catalog, plan.target, role="target")
+    before, target = target, wait_for_table(process.catalog, plan.target, role="target")
     check_owned(target, session.begin)
     end = end_of(target, attempt)
     if end is None or end.outcome != DONE:
@@ -117,7 +117,8 @@ def _check_failure(session: Session, runner: SparkRunner, attempt: Attempt, erro
     """
     process, plan = session.process, session.plan
     try:
-        target = load_table(process.catalog, plan.target, role="target")
+        # The catalog may be what the application failed for.
+        target = wait_for_table(process.catalog, plan.target, role="target")
         check_owned(target, session.begin)
         job_sources(process, plan, runner)
         end = end_of(target, attempt)

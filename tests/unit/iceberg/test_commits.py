@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.exceptions import CommitFailedException, ServiceUnavailableError
 from pyiceberg.table import Table
 from pyiceberg.table.update import SetPropertiesUpdate
 
-from airflow_incremental.iceberg.commits import Change, commit
+from airflow_incremental.core.errors import CatalogError
+from airflow_incremental.iceberg.commits import Change, commit, wait_for_table
 from airflow_incremental.sessions import steps
 from tests.support.tables import make_table, sql_catalog
 from tests.support.world import World
@@ -94,3 +95,35 @@ def test_a_refusal_is_not_believed_before_the_table_was_looked_at(
     known = {s.manifest_list for s in world.target.metadata.snapshots}
     lists = {f"file://{p}" for p in Path(world.target.location().removeprefix("file://")).rglob("snap-*.avro")}
     assert known == lists
+
+
+def test_after_much_work_a_catalog_that_does_not_answer_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = sql_catalog(tmp_path)
+    table = make_table(catalog)
+    load, looks = catalog.load_table, iter([ConnectionError("reset"), ServiceUnavailableError("busy")])
+
+    def answer(identifier: str) -> Table:
+        for error in looks:
+            raise error
+        return load(identifier)
+
+    monkeypatch.setattr(catalog, "load_table", answer)
+    assert wait_for_table(catalog, "raw.events").metadata == table.metadata
+
+
+def test_a_catalog_that_does_not_answer_is_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = sql_catalog(tmp_path)
+    slept: list[float] = []
+
+    def answer(_: str) -> Table:
+        raise ServiceUnavailableError("busy")
+
+    monkeypatch.setattr(catalog, "load_table", answer)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    with pytest.raises(CatalogError, match=r"did not answer .* the last answer was: busy"):
+        wait_for_table(catalog, "raw.events")
+    assert 10 < sum(slept) < 90

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 from pyiceberg.expressions import AlwaysTrue, And, GreaterThanOrEqual, LessThan
 
-from airflow_incremental.core.errors import TransformError
+from airflow_incremental.core.errors import TargetChanged, TransformError
 from airflow_incremental.iceberg import naming
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
+from tests.support.tables import compact, expire
 from tests.support.world import World
 
 
@@ -144,3 +145,21 @@ def test_a_dropped_scratch_branch(tmp_path: Path) -> None:
         refs.remove_branch(branch)
     with pytest.raises(TransformError, match=r"scratch branch .* is gone"):
         steps.load(session)
+
+
+def test_the_snapshot_that_was_planned_on_is_expired(tmp_path: Path) -> None:
+    """What was written cannot be told from what was there; the session ends, and a new one starts over."""
+    world = World(home=tmp_path).set_up()
+    world.land(0, 1)
+    steps.run(world.process())
+    new = world.land(2)
+    session, branch = opened(world)
+    world.target.append(rows(world, new), branch=branch)
+    compact(world.target)
+    with world.target.manage_snapshots() as refs:
+        refs.remove_tag(naming.watermark_tag("proc"))
+    expire(world.target, [session.plan.main])
+    with pytest.raises(TargetChanged, match="has been expired"):
+        steps.load(session)
+    steps.run(world.process())
+    world.check()
