@@ -69,7 +69,7 @@ class Driver:
         assert self._process is not None
         self._process.wait(timeout=30)
 
-    def wait(self, timeout: float = 180) -> int:
+    def wait(self, timeout: float = 600) -> int:
         """Wait for its end and return its exit code (negative: the signal)."""
         assert self._process is not None
         return self._process.wait(timeout)
@@ -112,7 +112,7 @@ class Driver:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
-    def wait_for(self, look: Callable[[], T | None], timeout: float = 120) -> T:
+    def wait_for(self, look: Callable[[], T | None], timeout: float = 300) -> T:
         """Look again and again until something is found, as long as the driver runs."""
         end = time.monotonic() + timeout
         while time.monotonic() < end:
