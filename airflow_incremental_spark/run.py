@@ -11,7 +11,7 @@ from airflow_incremental_spark.audits import run_audit
 from airflow_incremental_spark.document import checked, path_in, read_document
 from airflow_incremental_spark.errors import DriverError, first_lines
 from airflow_incremental_spark.job import Job, finished, say_failed
-from airflow_incremental_spark.transform import Function, produced
+from airflow_incremental_spark.transform import TARGET, Function, produced
 
 
 def run(spark: Any, document: Mapping[str, Any], function: Function | None = None) -> dict[str, Any]:
@@ -27,12 +27,26 @@ def run(spark: Any, document: Mapping[str, Any], function: Function | None = Non
         return run_audit(spark, checked(document))
     with _begun(spark, document) as job:
         for step in job.steps:
-            with produced(spark, document["transform"], step.sources, step.plan, function) as frame:
+            with produced(
+                spark,
+                document["transform"],
+                step.sources,
+                step.plan,
+                function=function,
+                tables=_tables_of(document),
+            ) as frame:
                 if document["transform"]["kind"] == "function":
                     job.check_nothing_else_written("the transform")
                 step.write(frame)
         job.done()
         return {"rows": job.rows}
+
+
+def _tables_of(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tables of a job with their catalog, by the names of the sources."""
+    catalog = document["catalog"]["name"]
+    found = {name: "{}.{}".format(catalog, source["table"]) for name, source in document["sources"].items()}
+    return {**found, TARGET: "{}.{}".format(catalog, document["target"]["table"])}
 
 
 @contextmanager

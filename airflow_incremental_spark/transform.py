@@ -18,6 +18,8 @@ _COMMENT = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z)|/\*.*?\*/|\()+", re.DOTALL)
 _WORD = re.compile(r"\A[A-Za-z_]+")
 _QUERIES = frozenset({"SELECT", "WITH", "FROM", "VALUES", "TABLE"})
 _GUARD = "incremental_transform"
+#: Stands for the target among the names of sources.
+TARGET = "the target"
 
 
 @contextmanager
@@ -26,25 +28,28 @@ def produced(
     transform: Mapping[str, Any],
     sources: Sources,
     plan: Mapping[str, Any],
+    *,
     function: Function | None = None,
+    tables: Mapping[str, str] | None = None,
 ) -> Iterator[Any]:
     """Run a transform and give its DataFrame, which may be used while the context is open.
 
     :param transform: what the job document says of it.
     :param function: the function itself, for a driver that has it; else it is imported by its name.
-    :raises DriverError: it is no query, cannot be imported, or returned no DataFrame.
+    :param tables: name of a source (or ``the target``) -> its table with its catalog, which SQL may not read past the plan.
+    :raises DriverError: it is no query, names such a table, cannot be imported, or returned no DataFrame.
     """
     if transform["kind"] == "sql":
         text = transform["text"]
         with Views(spark, sources, text), during("transform"):
-            yield _query(spark, text, sources)
+            yield _query(spark, text, sources, tables or {})
         return
     with during("transform"):
         found = function if function is not None else _imported(transform["module"], transform["name"])
         yield _returned(found(spark, sources, plan), getattr(found, "__name__", repr(found)))
 
 
-def _query(spark: Any, text: str, sources: Sources) -> Any:
+def _query(spark: Any, text: str, sources: Sources, tables: Mapping[str, str]) -> Any:
     """Return the rows of a query.
 
     Spark runs a command as soon as it is given one, so the text is first made a view, which only a query can be.
@@ -60,7 +65,23 @@ def _query(spark: Any, text: str, sources: Sources) -> Any:
         if type(error).__name__ == "ParseException":
             raise _no_query(first_lines(error)) from error
         raise _unfit(error, sources) from error
+    _check_tables(text, tables)
     return spark.sql(text)
+
+
+def _check_tables(text: str, tables: Mapping[str, str]) -> None:
+    """Refuse SQL that reads a table of the session by its own name: all of it, as it is now, whatever the plan says."""
+    for name, table in tables.items():
+        parts = r"\s*\.\s*".join(f"`?{re.escape(part)}`?" for part in table.split("."))
+        if re.search(rf"(?<![\w`.]){parts}(?![\w`])", text, re.IGNORECASE):
+            raise DriverError(
+                f"the transform's SQL names the table {table} itself",
+                expected="the names in sources, which stand for exactly the rows that the session reads",
+                hint="read the session's own rows of it as state (state=...)"
+                if name == TARGET
+                else f"write {name} instead",
+                where="transform",
+            )
 
 
 def _no_query(found: str) -> DriverError:

@@ -63,6 +63,16 @@ def test_queries_of_all_kinds_are_run(target: Lake, sql: str) -> None:
     assert target.rows("dst.branch_attempt") == [(0,), (5,)]
 
 
+@pytest.mark.parametrize("form", ["{t}", "`{c}`. {n}.dst"])
+def test_tables_are_not_read_past_the_plan(target: Lake, form: str) -> None:
+    table = target.name("dst")
+    catalog, namespace, _ = table.split(".")
+    named = form.format(t=table, c=catalog, n=namespace)
+    with pytest.raises(DriverError, match=r"names the table \S+\.dst itself"):
+        target.run(target.document("dst", f"SELECT id FROM {named}"))
+    assert target.rows("dst") == [(0,)]
+
+
 def test_an_unknown_source_is_named(target: Lake) -> None:
     with pytest.raises(DriverError, match=r"TABLE_OR_VIEW_NOT_FOUND.*`ordrs`") as caught:
         target.run(target.document("dst", "SELECT id FROM ordrs", sources={"orders": target.lookup("dst")}))
