@@ -197,3 +197,21 @@ def test_two_parses_give_one_dag_hash(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == one
+
+
+def test_rendered_secrets_are_masked_before_they_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    masked: list[str] = []
+    monkeypatch.setattr("airflow_incremental.operators.templates.mask_secret", masked.append)
+    secrets = {"credential": "me:{{ params.word }}", "uri": "http://c", "s3.secret-access-key": "plain-secret"}
+    with new_dag():
+        alone = SparkLoadOperator(task_id="alone", **LOAD, process="p1", sql="SELECT 1", catalog_conf=secrets)
+        group = IncrementalLoad(
+            "group",
+            **LOAD,
+            process="p2",
+            transform=SparkTransform("SELECT 1", env_vars={"DB_PASSWORD": "{{ params.word }}"}),
+        )
+    alone.render_template_fields({"params": {"word": "hidden"}})
+    assert sorted(masked) == ["me:hidden", "plain-secret"]
+    group.load.render_template_fields({"params": {"word": "other"}})
+    assert masked[2:] == ["other"]
