@@ -58,13 +58,13 @@ class Job:
             return run_is_over(ti.get_dr_count, owner)
 
         catalog = catalog_of(operator.iceberg_conn_id)
-        if on_spark is not None:
-            transform = operator.make_runner(on_spark, catalog, context)
+        runner = None if on_spark is None else operator.make_runner(on_spark, catalog, context)
         process = Process(
             spec=spec,
             catalog=catalog,
             owner=owner_of(context, task_id=operator.group_name),
-            transform=transform,
+            transform=runner or transform,
+            audit_runner=runner if on_spark is not None and on_spark.audits_on == "spark" else None,
             audits=audits,
             quarantine_table=operator.quarantine_table,
             audit_table=operator.audit_table,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from airflow_incremental import (
     SparkTransform,
 )
 from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.spark_job import SparkRunner
+from airflow_incremental.operators.job import Job
 from airflow_incremental.operators.spark_load import SPARK_FIELDS
 
 LOAD = {
@@ -215,3 +218,37 @@ def test_rendered_secrets_are_masked_before_they_are_shown(monkeypatch: pytest.M
     assert sorted(masked) == ["me:hidden", "plain-secret"]
     group.load.render_template_fields({"params": {"word": "other"}})
     assert masked[2:] == ["other"]
+
+
+class Instance:
+    """A running try, as far as a load asks for it."""
+
+    dag_id, run_id, task_id, map_index, try_number = "loads", "run", "load", -1, 1
+
+    def get_dr_count(self, **_: Any) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("given", "runner", "on_spark"),
+    [
+        ({}, "SubmitRunner", False),
+        ({"audits_on": "spark"}, "SubmitRunner", True),
+        ({"audits_on": "spark", "spark_connect_conn_id": "connect"}, "ConnectRunner", True),
+    ],
+)
+def test_the_process_of_a_task_has_its_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: Mapping[str, Any], runner: str, *, on_spark: bool
+) -> None:
+    extra = {"type": "sql", "uri": f"sqlite:///{tmp_path}/catalog.db", "warehouse": f"file://{tmp_path}"}
+    monkeypatch.setenv("AIRFLOW_CONN_ICEBERG_DEFAULT", json.dumps({"conn_type": "iceberg", "extra": extra}))
+    context = {"ti": Instance(), "dag_run": None}
+    load = make(sql="SELECT 1", catalog_conf="cluster", catalog_name="lake", **given)
+    process = Job.of(load, context).process
+    assert type(process.transform).__name__ == runner
+    assert isinstance(process.transform, SparkRunner)
+    assert process.transform.catalog == {"name": "lake", "conf": {}}
+    assert process.audit_runner is (process.transform if on_spark else None)
+    load.on_kill()
+    with pytest.raises(ArgumentError, match="is an SQLite file"):
+        Job.of(make(sql="SELECT 1"), context)
