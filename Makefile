@@ -34,7 +34,7 @@ SPARK_JARS := build/spark-jars/.ready
 .PHONY: setup-spark
 setup-spark: $(READY_SPARK) $(SPARK_JARS) ## make .venv-spark and build/spark-jars, which the ...-spark targets need (Java 17 and Maven have to be there)
 
-$(READY_SPARK): $(READY) tests/spark/requirements.lock scripts/setup-spark.sh
+$(READY_SPARK): tests/spark/requirements.lock scripts/setup-spark.sh | $(READY)
 	@echo "Setting up .venv-spark from tests/spark/requirements.lock ..."
 	@scripts/setup-spark.sh
 	@touch $@
