@@ -79,6 +79,7 @@ def test_merge_on_read(tmp_path: Path, spark: SparkProcess, rest_catalog: Shared
 
 #: Pyiceberg writes no list of columns that Java could read, so the commit is Java's.
 _DELETES = """
+spark._jvm.org.apache.spark.sql.classic.SparkSession.setActiveSession(spark._jsparkSession)
 table = spark._jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(spark._jsparkSession, given["table"])
 ids = spark._sc._gateway.new_array(spark._jvm.int, 1)
 ids[0] = given["field"]
