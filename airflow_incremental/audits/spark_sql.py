@@ -46,13 +46,10 @@ class SparkSql(Sql):
         return literal(value, _TYPES.get(kind, kind))
 
     def among(self, sql: str, values: Sequence[Any], kind: str) -> str:
-        """Return ``IN``, of floats ``array_contains``."""
+        """Return ``IN``, of as many values as there are."""
         if not values:
             return "FALSE"
         listed = ", ".join(self.value(v, kind) for v in values)
-        if kind == "DOUBLE":
-            # Of more than ten values after IN, Spark makes a hash set to which zero is not minus zero.
-            return f"array_contains(array({listed}), CAST({sql} AS DOUBLE))"
         return f"({sql} IN ({listed}))"
 
     def key(self, columns: Sequence[str], types: Sequence[Any]) -> str:

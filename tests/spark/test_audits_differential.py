@@ -5,8 +5,10 @@ They say the same of the same rows, to the last count.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 
@@ -141,3 +143,52 @@ def test_java_reads_patterns_and_texts_as_re2_does(spark: SparkProcess, tmp_path
             assert one.undecided or one == other, (expectations[int(name)].kwargs, table.to_pydict())
     assert min(decided.values()) > 0
     assert len(decided) > len(_ODD_PATTERNS)
+
+
+def test_what_does_not_fit_into_64_bits_or_a_float(spark: SparkProcess, tmp_path: Path) -> None:
+    big, nan = 2**63 - 1, math.nan
+    table = pa.table(
+        {
+            "n": pa.array([big, big, -7, None, big, -(2**63), 2**53 + 1, 1], pa.int64()),
+            "m": pa.array([big, 1, 7, None, -big, -1, 0, 2**53], pa.int64()),
+            "d": pa.array([Decimal(10**33 - k) / 10**4 for k in range(8)], pa.decimal128(38, 4)),
+            "f": pa.array([nan, None, None, nan, None, None, None, nan], pa.float64()),
+            "h": pa.array([0.1, None, 0.3, nan, None, 3.4e38, -0.0, None], pa.float32()),
+        }
+    )
+    ends = {"quantiles": [0, 0.5, 1], "value_ranges": [[None, None]] * 3}
+    expectations = [
+        *(
+            expectation(f"column_{of}_to_be_between", column="n", min_value=0)
+            for of in ("sum", "mean", "median", "min")
+        ),
+        *(
+            expectation(f"column_{of}_to_be_between", column="m", min_value=0)
+            for of in ("sum", "mean", "median", "stdev")
+        ),
+        *(expectation("column_sum_to_be_between", column=c, min_value=0) for c in ("d", "f", "h")),
+        *(expectation(f"column_{of}_to_be_between", column="f", min_value=0) for of in ("min", "max", "median")),
+        *(expectation(f"column_{of}_to_be_between", column="h", max_value=1) for of in ("min", "max", "median")),
+        *(expectation("column_quantile_values_to_be_between", column=c, quantile_ranges=ends) for c in ("n", "f", "h")),
+        expectation(
+            "multicolumn_sum_to_equal", column_list=["n", "m"], sum_total=0, ignore_row_if="any_value_is_missing"
+        ),
+        expectation("column_values_to_be_in_set", column="n", value_set=[2**53, 1, -7]),
+    ]
+
+    def measures(sql: type[Sql]) -> tuple[Measure, ...]:
+        return tuple(m for m in compiled_all(table, expectations, sql) if isinstance(m, Measure))
+
+    (found,) = by_spark(spark, tmp_path, [Case(table=table, measures=measures(SparkSql))], INTERPRETED)
+    _, expected = by_duckdb(table, measures(DuckDBSql))
+    beyond = [name for name, c in found.found.items() if c.undecided == _BEYOND]
+    assert [(expectations[int(name)].type, expectations[int(name)].kwargs["column"]) for name in beyond] == [
+        ("expect_column_quantile_values_to_be_between", "n")
+    ]
+    assert len(expected) == len(expectations)
+    for name, one in expected.items():
+        other = found.found[name]
+        assert name in beyond or (one.undecided, other.undecided) != ("", "") or same(one, other), expectations[
+            int(name)
+        ]
+        assert name in beyond or one.undecided == other.undecided, expectations[int(name)]
