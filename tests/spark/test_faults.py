@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+import httpx
 import pytest
 
 from airflow_incremental.core.errors import TransformError
@@ -130,6 +132,41 @@ def test_the_catalog_is_gone_when_the_driver_commits(
     assert snapshots_of_main(world) == before
     assert steps.run(world.process("second", transform=attempts)).did_publish
     assert [job["attempt"] for job in attempts.jobs] == [1, 2]
+    published_once(world, before)
+
+
+def answers(proxy: FaultProxy) -> bool:
+    """Say whether anybody listens there."""
+    try:
+        httpx.get(f"{proxy.address}/v1/config")
+    except httpx.TransportError:
+        return False
+    return True
+
+
+@attrs.define(kw_only=True)
+class _ThenGone(SharedRunner):
+    """Runs jobs, and the catalog is gone for two seconds as soon as their applications have ended."""
+
+    proxy: FaultProxy
+
+    def run(self, job: Mapping[str, Any]) -> None:
+        super().run(job)
+        self.proxy.outage(2)
+        while answers(self.proxy):
+            pass
+
+
+def test_the_catalog_is_gone_when_the_application_has_ended(
+    tmp_path: Path, spark: SparkProcess, rest_catalog: SharedCatalog, proxy: FaultProxy
+) -> None:
+    """Nothing of what it did is done again."""
+    world = prepared(tmp_path, "merge", spark, rest_catalog)
+    before = snapshots_of_main(world)
+    seen = rest_catalog.all_through(proxy.address)
+    attempts = _ThenGone(shared=seen, transform=sql_of(world), spark=spark, proxy=proxy)
+    assert steps.run(world.process("second", catalog=seen.load(), transform=attempts)).did_publish
+    assert len(attempts.jobs) == 1
     published_once(world, before)
 
 
