@@ -168,7 +168,13 @@ def test_rows_of_the_target_that_a_session_does_not_replace_are_deleted(
         found.delete(where)
         gone.update(now - world.target_rows())
 
-    assert found.session(dict.fromkeys(moments, happens)).did_publish
+    if mode == "merge":
+        # Whose rows are deleted by position is not looked up: the session gives way, and the next one writes the file anew.
+        with pytest.raises(TargetChanged):
+            found.session(dict.fromkeys(moments, happens))
+        assert steps.run(world.process()).did_publish
+    else:
+        assert found.session(dict.fromkeys(moments, happens)).did_publish
     assert gone
     assert gone <= before
     assert world.target_rows() == world.oracle(world.source_rows()) - gone
