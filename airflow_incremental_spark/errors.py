@@ -14,9 +14,11 @@ _STACK = re.compile(r"^\s*(?:at [\w.$/<>]+|\.\.\. \d+ more|Driver stacktrace:|JV
 _CALLED = re.compile(r"^An error occurred while calling [\w.]+\.$")
 _LOST_TASK = re.compile(r"^.*\bLost task [\d.]+ in stage [\d.]+ \(TID \d+\)(?: \([^)]*\))?: ?")
 _PACKAGE = re.compile(r"^\(?(?:[a-z_][\w]*\.)+([A-Z]\w*)\)?(?=[: ]|$)")
-#: Iceberg's and the file systems' words for a snapshot or a file that a plan reads and that is gone.
+#: Iceberg's and the file systems' words for a snapshot or a file that a plan reads and that is gone; blocks of a lost executor are
+#: files that are not found, too, but have none of a table's names.
 _GONE = re.compile(
-    r"Cannot find snapshot with ID|FileNotFoundException|NotFoundException: (?:Location|File) does not exist"
+    r"Cannot find snapshot with ID|FileNotFoundException: [^\n]*\.(?:parquet|orc|avro|json)\b"
+    r"|NotFoundException: (?:Location|File) does not exist"
 )
 _COMMIT = re.compile(r"Commit(?:Failed|StateUnknown)Exception|ValidationException|Cannot commit")
 

@@ -39,6 +39,8 @@ class Code:
         :raises ArgumentError: a file is not there, or cannot run on the driver.
         """
         helpers = [part for name in (*transform.py_files, *transform.files) for part in _content(name, folders)]
+        # Code on the driver may read it.
+        helpers += [f"{key}={value}" for key, value in sorted(transform.conf.items())]
         if transform.sql is not None:
             document: dict[str, Any] = {"kind": "sql", "text": transform.sql}
             return cls(document=document, fingerprint=digest(["sql", transform.sql, *helpers]))
