@@ -28,6 +28,7 @@ from airflow_incremental.core.errors import (
 from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.spark_job import DRIVER, DRIVER_REPORT, SparkRunner
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
+from airflow_incremental.iceberg import commits
 from airflow_incremental.iceberg.attempts import attempts, begin_attempt
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.replace import replaceable
@@ -205,6 +206,7 @@ def test_a_catalog_that_does_not_answer_hides_no_error(tmp_path: Path, monkeypat
             raise ConnectionError(message)
 
         monkeypatch.setattr(SqlCatalog, "load_table", silent)
+        monkeypatch.setattr(commits, "ATTEMPTS", 2)  # it is waited for, but not for long here
         message = "AnalysisException: no column 'w'"
         raise TransformError(message)
 
