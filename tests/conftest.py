@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from typing import Any
 
@@ -17,6 +18,10 @@ settings.register_profile("ci", max_examples=100, deadline=None, derandomize=Tru
 # Other histories every time: this one is for finding what nobody has thought of.
 settings.register_profile("long", max_examples=2_000, deadline=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    # A worker's main module has no file, which pyspark's client takes for its own doctests, and ends the process.
+    vars(sys.modules["__main__"]).setdefault("__file__", pytest.__file__)
 
 # Importing Airflow writes its configuration to its home, and a test may migrate a database there: never into a
 # developer's own. Set here because some test module may import Airflow as soon as it is collected.

@@ -18,6 +18,7 @@ from airflow_incremental.audits.elsewhere import read_here
 from airflow_incremental.audits.expectations.condition import columns_of_condition
 from airflow_incremental.audits.expectations.expectation import Expectation
 from airflow_incremental.audits.expectations.fast import compiled
+from airflow_incremental.audits.expectations.imports import import_great_expectations
 from airflow_incremental.audits.expectations.kinds import NEEDS_ORDER, NEEDS_SQL, OF_COLUMNS
 from airflow_incremental.audits.expectations.outcome import outcome_of
 from airflow_incremental.audits.expectations.parse import columns_named
@@ -220,6 +221,7 @@ def _refuse(expectation: Expectation, reason: str) -> None:
 def _gx() -> ModuleType:
     """Import what runs Great Expectations."""
     with quiet():
+        import_great_expectations()
         from airflow_incremental.audits.expectations import gx
     return gx
 
@@ -234,6 +236,7 @@ def build_data_docs(audits: Sequence[Audit], subject: Subject, found: Sequence[A
         if not isinstance(audit, Expectations) or audit.data_docs is None:
             continue
         with quiet():
+            import_great_expectations()
             from airflow_incremental.audits.expectations.docs import build_docs
 
             try:
