@@ -37,7 +37,7 @@ def plan(frame: Any) -> str:
 
 def filters(frame: Any) -> str:
     """Return what Iceberg's scan of the source was given to filter by."""
-    return re.search(r"filters=(.*?), runtimeFilters=", plan(frame)).group(1)
+    return re.search(r"filters=(.*?), (?:runtimeFilters|groupedBy)=", plan(frame)).group(1)
 
 
 def rows_read(frame: Any) -> int:
