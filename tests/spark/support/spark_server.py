@@ -63,7 +63,26 @@ def answer_to(spark: Any, request: dict[str, Any]) -> Any:
     session = spark.newSession()
     for key, value in request.get("conf", {}).items():
         session.conf.set(key, value)
-    return {"run": run, "sql": sql, "script": script}[request["do"]](session, request)
+    try:
+        return {"run": run, "sql": sql, "script": script}[request["do"]](session, request)
+    finally:
+        close_catalogs(session)
+
+
+def close_catalogs(spark: Any) -> None:
+    """Close the session's catalogs, which nobody else does while Spark runs: each may hold connections to a database."""
+    manager = spark._jsparkSession.sessionState().catalogManager()
+    loaded = manager.listCatalogs(spark._jvm.scala.Option.empty())
+    for name in (loaded.apply(i) for i in range(loaded.size())):
+        if name == "spark_catalog":
+            continue
+        catalog = manager.catalog(name).icebergCatalog()
+        if catalog.getClass().getSimpleName() == "CachingCatalog":
+            # The catalog behind it has a close(), and it has none itself.
+            field = catalog.getClass().getDeclaredField("catalog")
+            field.setAccessible(True)
+            catalog = field.get(catalog)
+        catalog.close()
 
 
 def run(spark: Any, request: dict[str, Any]) -> None:
