@@ -74,9 +74,10 @@ def close_catalogs(spark: Any) -> None:
     manager = spark._jsparkSession.sessionState().catalogManager()
     loaded = manager.listCatalogs(spark._jvm.scala.Option.empty())
     for name in (loaded.apply(i) for i in range(loaded.size())):
-        if name == "spark_catalog":
-            continue
-        catalog = manager.catalog(name).icebergCatalog()
+        plugin = manager.catalog(name)
+        if plugin.getClass().getName() != "org.apache.iceberg.spark.SparkCatalog":
+            continue  # Spark's own, and one in memory of Iceberg's procedures
+        catalog = plugin.icebergCatalog()
         if catalog.getClass().getSimpleName() == "CachingCatalog":
             # The catalog behind it has a close(), and it has none itself.
             field = catalog.getClass().getDeclaredField("catalog")
