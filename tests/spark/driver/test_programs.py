@@ -114,6 +114,6 @@ def test_programs_end_as_they_should(lake: Lake, tmp_path: Path, archive: Path) 
     assert lake.rows("three.branch_attempt") == [(0,)]
     assert ends[3][1][0]["code"] == "late"
     # The error comes last, and none of the JVM's stack with it.
-    last = ends[3][2].partition("\nthe branch 'no_more' of ")[2]
+    last = ends[3][2].rpartition("the branch 'no_more' of ")[2]
     assert "is gone. Expected: the branch that was made for this attempt" in last
     assert "\tat " not in last
