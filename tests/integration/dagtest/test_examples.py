@@ -40,7 +40,7 @@ def test_the_first_dag_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyP
     lakehouse = Lakehouse(tmp_path / "lake")
     for name, value in lakehouse.connection().items():
         monkeypatch.setenv(name, value)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(code.splitlines()) < 30
     file = tmp_path / "first_dag_of_the_readme.py"
     file.write_text(
