@@ -89,7 +89,10 @@ def deployment(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: py
 
 def test_the_wheel_holds_the_package_alone(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"airflow_incremental"}
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {
+        "airflow_incremental",
+        "airflow_incremental_spark",
+    }
     assert "airflow_incremental/py.typed" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
