@@ -140,7 +140,8 @@ def modules_of(requirement: Requirement) -> set[str]:
     if requirement.name == "apache-airflow":
         return {"airflow"}  # it holds nothing itself and stands for the packages that do
     if requirement.name == "apache-airflow-providers-apache-spark":
-        return {"airflow", "pyspark"}  # brings pyspark by one of the two packages that hold it: sites choose which
+        # Brings pyspark by one of the two packages that hold it (sites choose which), and what its client speaks.
+        return {"airflow", "pyspark", "grpc"}
     if requirement.marker and not requirement.marker.evaluate():
         return {requirement.name}
     return {file.parts[0].removesuffix(".py") for file in distribution(requirement.name).files or ()}

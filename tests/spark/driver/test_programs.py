@@ -54,7 +54,7 @@ class Submitted:
         self._process.wait()
 
     def result(self) -> tuple[int, list[dict[str, Any]], str]:
-        """Return the exit code, what the driver said of its end, and standard error."""
+        """Return the exit code, what the driver said of its end, and all output, as the driver's errors may go to either."""
         try:
             out, err = self._process.communicate(timeout=300)
         finally:
@@ -64,7 +64,7 @@ class Submitted:
             for line in out.splitlines()
             if line.startswith("airflow-incremental: {")
         ]
-        return self._process.returncode, [json.loads(line) for line in lines], err
+        return self._process.returncode, [json.loads(line) for line in lines], f"{err}\n{out}"
 
 
 APPLICATION = """
