@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import attrs
 import psutil
 
-from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.attempts import attempts, end_of
 from airflow_incremental.iceberg.locks import read_lock
 from demo.flights import Tick
 from demo.landing import create_flight_fact, create_hourly_departures, create_source
@@ -50,7 +50,7 @@ class SparkDemo(Demo):
         create_hourly_departures(catalog)
 
     def _kill_within_session(self, run_id: str) -> tuple[int, str] | None:
-        """Kill the driver while it writes: a data file is there, and nothing of it is committed.
+        """Kill the driver while it writes: a data file is there, and the driver has not said that all are.
 
         Returns the driver's process and the session, or None if it was done before it was seen: then the next delivery
         is tried.
@@ -76,14 +76,15 @@ class SparkDemo(Demo):
         return None
 
     def _session_being_written(self) -> str | None:
-        """Return the open session, if the first driver of it has committed nothing yet."""
+        """Return the open session, if the first driver of it works on it and has not said that it is done."""
         _, _, process = self.victim
         table = self._table(self.targets[process])
         lock = read_lock(table, process)
         if lock is None:
             return None
-        branch = table.metadata.refs.get(naming.scratch_ref(process, lock.plan.session, attempt=1))
-        return lock.plan.session if branch is not None and branch.snapshot_id == lock.plan.main else None
+        found = attempts(table, lock.plan)
+        at_work = [a.number for a in found] == [1] and end_of(table, found[0]) is None
+        return lock.plan.session if at_work else None
 
     def _recovery(self, tick: Tick, run_id: str, pid: int, session: str) -> Killed:
         return attrs.evolve(super()._recovery(tick, run_id, pid, session), what="Spark driver")
