@@ -71,8 +71,8 @@ class SubmitRunner(Runner):
                 raise diagnose((), binary=str(error.filename or connection.binary), missing=True).error() from error
             except (AirflowException, OSError, RuntimeError) as error:
                 raise _failed(transcript, error) from error
-            except UnicodeError as error:
-                submission.on_kill()  # it still runs; only its log could not be read
+            except (UnicodeError, json.JSONDecodeError) as error:
+                submission.on_kill()  # it still runs; only its log, or its cluster's answer, could not be read
                 raise _failed(transcript, error) from error
             except ValueError as error:
                 raise ArgumentError(
