@@ -155,3 +155,19 @@ class NotApproved(IncrementalError):
 
 class CommitUnknown(IncrementalError):
     """The catalog kept failing; whether the last commit landed could not be found out. The session stays and can be retried."""
+
+
+class StoreError(IncrementalError):
+    """The store of signals and of the session log does not answer, or what it said cannot be used. Worth a retry."""
+
+
+class StoreMismatch(StoreError):
+    """Two parts of one deployment look at different stores, so what one says the other never hears."""
+
+    retryable = False
+
+
+class StoreSchemaError(StoreError):
+    """The store's tables were made by a newer version of this package, or are not its own."""
+
+    retryable = False
