@@ -4,6 +4,8 @@ Order is what everything rests on. An identity column of PostgreSQL numbers rows
 "the greatest number seen" loses rows that commit late. Here each name of a signal is a row of its own, which an emit locks and
 counts up: ``seq`` is without gaps, and whoever sees a signal sees all earlier ones of its name.
 
+Names begin with ``incremental_``, so that the database may be one that others use, too, such as Airflow's own.
+
 Times are UTC; SQLite keeps them as text of ISO 8601, see ``Moment``.
 """
 
@@ -30,7 +32,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import NAME_LIMIT
@@ -68,7 +70,7 @@ class Moment(TypeDecorator[dt.datetime]):
 #: A whole number that SQLite can count up by itself.
 Number = BigInteger().with_variant(Integer, "sqlite")
 #: Text that is compared by code points, whatever the database's locale.
-Ordered = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql").with_variant(sqlite.TEXT(), "sqlite")
+Ordered = Text().with_variant(postgresql.TEXT(collation="C"), "postgresql")
 Json = JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 Name = String(NAME_LIMIT)
 #: What Airflow calls things.
@@ -90,7 +92,7 @@ def _task(*, of: str) -> list[Column[Any]]:
 
 
 store = Table(
-    "store",
+    "incremental_store",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False, comment="always 1"),
     Column("store_id", String(32), nullable=False, comment="random; tells two stores apart"),
@@ -99,7 +101,7 @@ store = Table(
 )
 
 signal_name = Table(
-    "signal_name",
+    "incremental_signal_name",
     metadata,
     Column("id", Number, primary_key=True, comment="of the name"),
     Column("name", Name, nullable=False, unique=True, comment="of signals, such as the identifier of a table"),
@@ -113,7 +115,7 @@ signal_name = Table(
 )
 
 signal_kind = Table(
-    "signal_kind",
+    "incremental_signal_kind",
     metadata,
     Column("name_id", Number, ForeignKey(signal_name.c.id), primary_key=True, comment="the signal's name"),
     Column("param", Name, primary_key=True, comment="name of a parameter"),
@@ -124,7 +126,7 @@ signal_kind = Table(
 )
 
 signal = Table(
-    "signal",
+    "incremental_signal",
     metadata,
     Column("name_id", Number, ForeignKey(signal_name.c.id), primary_key=True, comment="its name"),
     Column(
@@ -148,7 +150,7 @@ signal = Table(
 )
 
 signal_param = Table(
-    "signal_param",
+    "incremental_signal_param",
     metadata,
     Column("name_id", Number, primary_key=True, comment="the signal's name"),
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="the signal's seq"),
@@ -159,13 +161,15 @@ signal_param = Table(
         nullable=False,
         comment="its value: s, i, d or t for the kind, then text that sorts as values do",
     ),
-    ForeignKeyConstraint(["name_id", "seq"], ["signal.name_id", "signal.seq"], ondelete="CASCADE"),
+    ForeignKeyConstraint(
+        ["name_id", "seq"], ["incremental_signal.name_id", "incremental_signal.seq"], ondelete="CASCADE"
+    ),
     Index(None, "name_id", "param", "value", "seq"),
     comment="Parameters of signals, to be searched by value.",
 )
 
 wait = Table(
-    "wait",
+    "incremental_wait",
     metadata,
     Column(
         "id",
@@ -186,19 +190,19 @@ wait = Table(
 )
 
 wait_signal = Table(
-    "wait_signal",
+    "incremental_wait_signal",
     metadata,
     Column("wait_id", String(32), ForeignKey(wait.c.id, ondelete="CASCADE"), primary_key=True, comment="the wait"),
     Column("position", Integer, primary_key=True, autoincrement=False, comment="which of its dependencies"),
     Column("name_id", Number, nullable=False, comment="name of the signal that released it"),
     Column("seq", BigInteger, nullable=False, comment="seq of that signal"),
-    ForeignKeyConstraint(["name_id", "seq"], ["signal.name_id", "signal.seq"]),
+    ForeignKeyConstraint(["name_id", "seq"], ["incremental_signal.name_id", "incremental_signal.seq"]),
     Index(None, "name_id", "seq"),
     comment="Which signals released which waits.",
 )
 
 subscription = Table(
-    "subscription",
+    "incremental_subscription",
     metadata,
     Column("id", Number, primary_key=True, comment="of the subscription"),
     Column("name", Name, nullable=False, unique=True, comment="what its author calls it"),
@@ -216,7 +220,7 @@ subscription = Table(
 )
 
 checkpoint = Table(
-    "checkpoint",
+    "incremental_checkpoint",
     metadata,
     Column(
         "subscription_id", Number, ForeignKey(subscription.c.id, ondelete="CASCADE"), primary_key=True, comment="whose"
@@ -230,7 +234,7 @@ checkpoint = Table(
 )
 
 candidate = Table(
-    "candidate",
+    "incremental_candidate",
     metadata,
     Column(
         "subscription_id", Number, ForeignKey(subscription.c.id, ondelete="CASCADE"), primary_key=True, comment="whose"
@@ -241,13 +245,13 @@ candidate = Table(
     Column("name_id", Number, nullable=False, comment="name of the signal"),
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="seq of the signal"),
     Column("join_value", Ordered, nullable=False, comment="JSON of the encoded values of the join's parameters"),
-    ForeignKeyConstraint(["name_id", "seq"], ["signal.name_id", "signal.seq"]),
-    Index(None, "subscription_id", "join_value", "position", "seq"),
+    ForeignKeyConstraint(["name_id", "seq"], ["incremental_signal.name_id", "incremental_signal.seq"]),
+    Index("ix_incremental_candidate_join", "subscription_id", "join_value", "position", "seq"),
     comment="Signals that were looked at, fit, and wait for their partners.",
 )
 
 match = Table(
-    "match",
+    "incremental_match",
     metadata,
     Column("id", String(32), primary_key=True, comment="of the match; events carry it"),
     Column(
@@ -264,19 +268,19 @@ match = Table(
 )
 
 match_signal = Table(
-    "match_signal",
+    "incremental_match_signal",
     metadata,
     Column("match_id", String(32), ForeignKey(match.c.id, ondelete="CASCADE"), primary_key=True, comment="the match"),
     Column("position", Integer, primary_key=True, autoincrement=False, comment="which of the dependencies"),
     Column("name_id", Number, nullable=False, comment="name of the signal"),
     Column("seq", BigInteger, nullable=False, comment="seq of the signal"),
-    ForeignKeyConstraint(["name_id", "seq"], ["signal.name_id", "signal.seq"]),
+    ForeignKeyConstraint(["name_id", "seq"], ["incremental_signal.name_id", "incremental_signal.seq"]),
     Index(None, "name_id", "seq"),
     comment="Which signals make up which matches.",
 )
 
 process = Table(
-    "process",
+    "incremental_process",
     metadata,
     Column("iceberg_conn_id", Airflow, primary_key=True, comment="Airflow connection of the catalog"),
     Column("target", Airflow, primary_key=True, comment="identifier of the table it writes"),
@@ -298,7 +302,7 @@ process = Table(
 )
 
 session = Table(
-    "session",
+    "incremental_session",
     metadata,
     Column("session", String(64), primary_key=True, comment="its id"),
     Column("iceberg_conn_id", Airflow, nullable=False, comment="Airflow connection of the catalog"),

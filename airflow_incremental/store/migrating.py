@@ -1,0 +1,78 @@
+"""The store's tables over the versions of this package: made and migrated on first use, by one process at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import Connection, Engine, inspect, text
+
+from airflow_incremental.core.errors import StoreSchemaError
+from airflow_incremental.store.schema import store
+
+#: Where Alembic keeps which version the tables have; not its usual name, because Airflow's own tables may be in the same database.
+VERSION_TABLE = "incremental_version"
+#: Of PostgreSQL's advisory lock; any number that nobody else uses.
+_LOCK = 0x1C3B_E26
+
+
+def upgrade(engine: Engine, where: str) -> None:
+    """Bring the tables to the newest version, if they are not.
+
+    :param where: the database, for errors.
+    :raises StoreSchemaError: they are of a version that this package does not know, or somebody else's.
+    """
+    with engine.connect() as conn:
+        if _version(conn) == newest():
+            return
+    sqlite = engine.dialect.name == "sqlite"
+    with engine.connect().execution_options(incremental_write=True) as conn, conn.begin():
+        # SQLite has locked the file by now. Whoever waited finds the work done.
+        if not sqlite:
+            conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        version = _version(conn)
+        if version == newest():
+            return
+        _check(conn, version, where)
+        config = _config()
+        config.attributes["connection"] = conn
+        command.upgrade(config, "head")
+
+
+def newest() -> str:
+    """Return the version of the tables that this package knows."""
+    return str(ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def _version(conn: Connection) -> str | None:
+    return MigrationContext.configure(conn, opts={"version_table": VERSION_TABLE}).get_current_revision()
+
+
+def _check(conn: Connection, version: str | None, where: str) -> None:
+    if version is None:
+        if inspect(conn).has_table(store.name):
+            raise StoreSchemaError(
+                f"the database at {where} has a table {store.name!r} that is not a store's",
+                expected="a database, or a schema of one, without tables of such names",
+                hint="name another database in the connection of the store",
+            )
+        return
+    try:
+        ScriptDirectory.from_config(_config()).get_revision(version)
+    except CommandError:
+        raise StoreSchemaError(
+            f"the tables of the store at {where} are of version {version!r}, which this airflow-incremental does not know: its own "
+            f"is {newest()!r}",
+            expected="the same airflow-incremental, or a newer one, in all components",
+            hint="upgrade airflow-incremental here",
+        ) from None
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    return config
