@@ -1,0 +1,1 @@
+"""What reaches other systems through an Airflow connection."""
