@@ -1,12 +1,38 @@
-"""The command line, ``airflow-incremental``."""
+"""The command line, ``airflow-incremental``.
+
+It runs where Airflow is configured, as the ``airflow`` command does: connections are found in the environment, in secrets backends
+and in Airflow's own database.
+"""
 
 from __future__ import annotations
 
-import typer
+import os
+import sys
 
-app = typer.Typer(name="airflow-incremental", no_args_is_help=True, add_completion=False)
+import typer
+from rich.console import Console
+
+from airflow_incremental.core.errors import IncrementalError
+
+app = typer.Typer(
+    name="airflow-incremental",
+    help="Signals and the session log of airflow-incremental.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; what is wrong is said in a sentence, with exit code 1."""
+    # Airflow's code looks for connections in its own database only where it is told that it may.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    from airflow_incremental.cli import signals, store
+
+    app.add_typer(store.app, name="store")
+    app.add_typer(signals.app, name="signals")
+    try:
+        app()
+    except IncrementalError as error:
+        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(1)

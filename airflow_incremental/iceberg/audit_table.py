@@ -186,6 +186,16 @@ def results_of(table: Table, sessions: Sequence[str]) -> list[dict[str, Any]]:
     return sorted((row for row in found if row["session"] in sessions), key=lambda row: row["audited_at"])
 
 
+def verdicts_of(table: Table) -> dict[str, str]:
+    """Return session -> verdict of the last run of its audits, of all sessions whose results are kept."""
+    head = next(main_lineage(table), None)
+    if head is None:
+        return {}
+    schema = table.schema().select("session", "audited_at", "verdict")
+    rows = row_batches(table, schema, list(live_tasks(table, head, column=None, keep=None))).read_all().to_pylist()
+    return {row["session"]: row["verdict"] for row in sorted(rows, key=lambda row: row["audited_at"]) if row["verdict"]}
+
+
 def _ensure(catalog: Catalog, identifier: str) -> None:
     """Create the table, or add the columns that the version which made it did not know; somebody else may do the same."""
     table = find_audit_table(catalog, identifier)

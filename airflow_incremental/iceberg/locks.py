@@ -9,6 +9,8 @@ may be asleep with an older transform in hand, holds it no more.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 
 import attrs
 from pyiceberg.catalog import Catalog
@@ -27,6 +29,7 @@ from pyiceberg.table.update import (
 
 from airflow_incremental.core.approval import Approval
 from airflow_incremental.core.errors import (
+    IncrementalError,
     SessionBusy,
     SessionSuperseded,
     TableError,
@@ -73,6 +76,17 @@ def read_lock(table: Table, process: str) -> Begin | None:
         plan=Plan.decode(words[naming.PLAN]),
         approval=None if approval is None else Approval.from_json(json.loads(approval)),
     )
+
+
+def open_plans(table: Table) -> Iterator[Plan]:
+    """Yield the plans of all open sessions of a target, whatever their process; one that cannot be read is left out."""
+    index = snapshot_index(table)
+    for ref in table.metadata.refs.values():
+        snapshot = index.get(ref.snapshot_id)
+        words = {} if snapshot is None else words_of(snapshot)
+        if words.get(naming.RECORD) == naming.BEGIN:
+            with suppress(IncrementalError):
+                yield Plan.decode(words[naming.PLAN])
 
 
 def session_of_lock(table: Table, process: str) -> str | None:

@@ -24,6 +24,7 @@ from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.tables import IcebergTarget, show_scope
+from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.keys import key_fields
@@ -47,6 +48,16 @@ def find_target(catalog: Catalog, target: IcebergTarget) -> Table | None:
         return check_format(catalog.load_table(target.table))
     except NoSuchTableError:
         return None
+
+
+def targets_in(catalog: Catalog, namespace: str) -> list[str]:
+    """Return the identifiers of a namespace's tables that a process has published to."""
+    found = []
+    for identifier in sorted(catalog.list_tables(namespace)):
+        properties = catalog.load_table(identifier).metadata.properties
+        if any(naming.process_of_property(key) is not None for key in properties):
+            found.append(".".join(identifier))
+    return found
 
 
 def check_format(table: Table) -> Table:

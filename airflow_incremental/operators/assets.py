@@ -7,6 +7,8 @@ from urllib.parse import quote
 from airflow_incremental.compat import Asset
 
 DEFAULT_CONN_ID = "iceberg_default"
+#: Of the store of signals and sessions.
+DEFAULT_STORE_CONN_ID = "incremental_default"
 
 
 def iceberg_asset(table: str, iceberg_conn_id: str = DEFAULT_CONN_ID) -> Asset:

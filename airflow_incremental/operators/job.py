@@ -12,18 +12,20 @@ import attrs
 from airflow_incremental.audits import validate_audits
 from airflow_incremental.compat import AirflowSkipException, DownstreamTasksSkipped
 from airflow_incremental.core.ranges import UTC
+from airflow_incremental.core.session_log import LoadKey, published_facts
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.announce import announce, is_unannounced, keep_quiet
 from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_asks, check_transform
 from airflow_incremental.operators.assets import iceberg_asset
 from airflow_incremental.operators.handover import state_of
-from airflow_incremental.operators.runtime import catalog_of, owner_of, run_is_over
+from airflow_incremental.operators.runtime import catalog_of, emitter_of, owner_of, run_is_over
+from airflow_incremental.operators.session_log import SessionLog
 from airflow_incremental.operators.templates import with_suite_files
 
 if TYPE_CHECKING:
     from airflow_incremental.core.plan import Owner
     from airflow_incremental.operators.load import IncrementalLoadOperator
-    from airflow_incremental.sessions.process import Finished, Process
+    from airflow_incremental.sessions.process import Finished, Process, Session
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ class Job:
     operator: IncrementalLoadOperator
     context: Mapping[str, Any]
     process: Process
+    session_log: SessionLog
 
     @classmethod
     def of(cls, operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> Job:
@@ -75,7 +78,11 @@ class Job:
             quarantine_rejected=operator.approval_on_reject == "quarantine",
             replace_pending=operator.when_pending == "replace",
         )
-        return cls(operator=operator, context=context, process=process)
+        key = LoadKey(
+            iceberg_conn_id=operator.iceberg_conn_id, target=process.spec.target.table, process=process.spec.process
+        )
+        session_log = SessionLog(conn_id=operator.incremental_conn_id, key=key, emitter=emitter_of(context))
+        return cls(operator=operator, context=context, process=process, session_log=session_log)
 
     @property
     def dag_id(self) -> str:
@@ -130,6 +137,11 @@ class Job:
         after = self.operator.get_flat_relatives(upstream=False)
         return sorted((task for task in after if task.task_id in before), key=lambda task: task.task_id)
 
+    def tell_plan(self, session: Session) -> None:
+        """Tell the store of a session that is open, and of publishes before it that nobody announced."""
+        self.session_log.planned(session.plan)
+        self.session_log.announce_missed(self.process.catalog, session.plan.base_session)
+
     # How a load ends.
 
     def ending(self, finished: Finished) -> dict[str, Any]:
@@ -141,6 +153,8 @@ class Job:
     def finish(self, finished: Finished) -> dict[str, Any]:
         """End the load in this very task."""
         state = self.ending(finished)
+        if finished.published is not None and finished.did_publish:
+            self.session_log.published(finished.published, verdict=finished.verdict)
         if finished.outcome == "published":
             began = finished.plan.created_at if finished.plan is not None else None
             seconds = None if began is None else (dt.datetime.now(UTC) - began).total_seconds()
@@ -151,12 +165,16 @@ class Job:
         """Say how the load ended: to people, to metrics and, if the table changed, to whoever waits for its asset.
 
         :raises AirflowSkipException: there was nothing to do and the author wants the task skipped then.
+        :raises StoreError: the signal could not be emitted; a retry does it.
         """
         summary: dict[str, Any] = state["finished"]
         text = reports.describe(summary)
         self.show(text)
         log.info("%s", text)
         metrics.lag(summary, dag_id=self.dag_id)
+        if summary["session"] is not None:
+            # Also of a publish that this run only found: the task that made it may have died before it could say so.
+            self.session_log.announce(published_facts(summary))
         asset = iceberg_asset(summary["target"], self.operator.iceberg_conn_id)
         if state["announce"]:
             announce(self.operator, self.context, asset, summary)

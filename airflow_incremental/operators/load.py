@@ -35,7 +35,7 @@ from airflow_incremental.operators.arguments import (
     on_spark,
     plain,
 )
-from airflow_incremental.operators.assets import DEFAULT_CONN_ID, iceberg_asset
+from airflow_incremental.operators.assets import DEFAULT_CONN_ID, DEFAULT_STORE_CONN_ID, iceberg_asset
 from airflow_incremental.operators.links import SessionPlanLink
 from airflow_incremental.operators.runtime import failing_for_good
 from airflow_incremental.operators.templates import check_templates, hide_secrets, with_suite_files
@@ -82,6 +82,9 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         ``<target>__quarantine``. It is created when the first rows come.
     :param audit_table: identifier of the table in which results of audits are kept, made if it is missing. Default: the target's
         identifier with ``__audits`` after it; False keeps none.
+    :param incremental_conn_id: Airflow connection of the store, which keeps the session log and to which each publish is a signal
+        (see :class:`~airflow_incremental.SignalSensor`). Where nobody made the connection, it is a file in Airflow's home. None
+        keeps no log and emits no signals.
     :param initial: what a first run takes as given: ``"all"``, ``"current"``, a snapshot id, a time with zone, or
         ``{"adopt": one of these}`` for a target that has rows already.
     :param on_rewrite: ``append`` only, when consumed rows were changed or removed: ``fail``, ``ignore`` (both sides of such
@@ -159,6 +162,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         audits: Sequence[Audit | Mapping[str, Any] | Check] = (),
         quarantine_table: str | None = None,
         audit_table: AuditTable = None,
+        incremental_conn_id: str | None = DEFAULT_STORE_CONN_ID,
         initial: Any = "all",
         on_rewrite: OnRewrite = "fail",
         on_null_event_time: OnNullEventTime = "fail",
@@ -210,7 +214,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         self.on_skipped = on_skipped
         self.iceberg_conn_id = iceberg_conn_id
         self.audits = plain(audits)
-        self.audit_table = audit_table
+        self.audit_table, self.incremental_conn_id = audit_table, incremental_conn_id
         #: Of audits that are functions: what their plain form cannot hold.
         self.audit_functions = functions_of(audits)
         self.quarantine_table = quarantine_table

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_incremental.compat import AirflowFailException, conf
 from airflow_incremental.core.errors import CatalogError, IncrementalError
 from airflow_incremental.core.plan import Owner
+from airflow_incremental.core.signals import Emitter
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -54,6 +55,23 @@ def owner_of(context: Mapping[str, Any], *, task_id: str) -> Owner:
         task_id=task_id,
         map_index=-1 if ti.map_index is None else ti.map_index,
         clear_number=getattr(run, "clear_number", None) or 0,
+    )
+
+
+def emitter_of(context: Mapping[str, Any], *, source: str = "task") -> Emitter:
+    """Return the running task, as the store names it.
+
+    :param context: the task's context.
+    """
+    ti = context["ti"]
+    return Emitter(
+        source=source,
+        deployment=deployment(),
+        dag_id=ti.dag_id,
+        run_id=ti.run_id,
+        task_id=ti.task_id,
+        map_index=-1 if ti.map_index is None else ti.map_index,
+        try_number=int(ti.try_number),
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import AuditFailed, SessionBusy, SessionSuperseded
+from airflow_incremental.core.errors import AuditFailed, IncrementalError, SessionBusy, SessionSuperseded, StoreError
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.busy import give_way
 from airflow_incremental.operators.handover import check_same, missing, skip_if_ended
@@ -40,12 +40,16 @@ def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> 
     for _ in range(_ROUNDS):
         try:
             return stage(job)
-        except AuditFailed:
-            metrics.audit_failed(job.process.spec.process, dag_id=job.dag_id)
-            raise
         except SessionBusy as error:
             busy = error
             give_way(job, error)
+        except StoreError:
+            raise  # what there was to say of the session is said
+        except IncrementalError as error:
+            if isinstance(error, AuditFailed):
+                metrics.audit_failed(job.process.spec.process, dag_id=job.dag_id)
+            job.session_log.failed(error)
+            raise
     raise busy
 
 
@@ -54,8 +58,10 @@ def _all(job: Job) -> dict[str, Any]:
 
     def show(session: Session) -> None:
         job.show(session.plan.describe())
+        job.tell_plan(session)
 
-    return job.finish(steps.run(job.process, on_plan=show))
+    told = job.session_log
+    return job.finish(steps.run(job.process, on_plan=show, on_load=told.loaded, on_audit=told.audited))
 
 
 def _plan(job: Job) -> dict[str, Any]:
@@ -69,6 +75,7 @@ def _plan(job: Job) -> dict[str, Any]:
         _nothing_left(job, opened, planned=None)
     job.show(opened.plan.describe())
     log.info("%s", opened.plan.describe())
+    job.tell_plan(opened)
     name = naming.scratch_ref if own_writes else naming.data_ref
     state = reports.session_values(opened.plan, branch=name(opened.plan.process, opened.plan.session))
     job.push_session(state)
@@ -84,7 +91,9 @@ def _load(job: Job) -> dict[str, Any]:
     opened = _reopen(job, planned["session"])
     if isinstance(opened, Finished):
         _nothing_left(job, opened, planned=planned["session"])
+    job.session_log.reopened(opened.plan)
     sealed = steps.load(opened)
+    job.session_log.loaded(sealed)
     job.show(f"session {opened.plan.session}: sealed as snapshot {sealed.snapshot_id}, not visible on main yet")
     return {
         "planned": planned["session"],
@@ -112,8 +121,10 @@ def _audit(job: Job) -> dict[str, Any]:
     sealed = find_sealed(load_table(job.process.catalog, opened.plan.target, role="target"), opened.plan)
     if sealed is None:
         raise missing(job.operator.stage_task_ids, "load", f"session {opened.plan.session} has no sealed snapshot")
+    job.session_log.reopened(opened.plan)
     # Sample rows may hold personal data: they stay in the log, where they were asked for.
     report = audit(opened, sealed).brief()
+    job.session_log.audited(report)
     job.show(report.describe())
     return {"session": opened.plan.session, "report": report.to_json()}
 
@@ -142,6 +153,7 @@ def _publish(job: Job) -> dict[str, Any]:
     opened = steps.resume(job.process, loaded["session"], again=job.is_retry)
     if isinstance(opened, Finished):
         return job.finish(opened)
+    job.session_log.reopened(opened.plan)
     if audited["report"] is None:
         raise missing(
             job.operator.stage_task_ids, "audit", f"session {loaded['session']} is open, but its audit reported nothing"

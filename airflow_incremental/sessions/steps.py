@@ -162,8 +162,17 @@ def publish(session: Session, report: AuditReport, decision: Decision | None = N
     )
 
 
-def run(process: Process, *, on_plan: Callable[[Session], None] = lambda _: None) -> Finished:
-    """Run all steps, going on where an earlier try stopped."""
+def run(
+    process: Process,
+    *,
+    on_plan: Callable[[Session], None] = lambda _: None,
+    on_load: Callable[[Sealed], None] = lambda _: None,
+    on_audit: Callable[[AuditReport], None] = lambda _: None,
+) -> Finished:
+    """Run all steps, going on where an earlier try stopped.
+
+    :param on_plan: called when the session is open, as ``on_load`` and ``on_audit`` are when their steps are done.
+    """
     started = time.monotonic()
     opened = open_session(process)
     if isinstance(opened, Finished):
@@ -172,7 +181,9 @@ def run(process: Process, *, on_plan: Callable[[Session], None] = lambda _: None
     log.info("%s", opened.plan.describe())
     on_plan(opened)
     sealed = load(opened)
+    on_load(sealed)
     report = audit(opened, sealed)
+    on_audit(report)
     finished = publish(opened, report)
     log.info("session %s took %.1f s", opened.plan.session, time.monotonic() - started)
     return finished

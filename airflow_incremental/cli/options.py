@@ -1,0 +1,114 @@
+"""What the commands have in common: options, how times and parameters are read, how tables are printed."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.operators.assets import DEFAULT_CONN_ID, DEFAULT_STORE_CONN_ID
+
+if TYPE_CHECKING:
+    from airflow_incremental.store.database import Store
+
+StoreConn = Annotated[
+    str,
+    typer.Option(
+        "--incremental-conn-id", help="Airflow connection of the store; without one, a file in Airflow's home."
+    ),
+]
+IcebergConn = Annotated[str, typer.Option("--iceberg-conn-id", help="Airflow connection of the catalog.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+STORE_CONN, ICEBERG_CONN = DEFAULT_STORE_CONN_ID, DEFAULT_CONN_ID
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+#: Of a parameter on the command line: ``name=text``, or ``name:kind=text``.
+_PARAM = re.compile(r"(?P<name>[^=:]+)(?::(?P<kind>[a-z]+))?=(?P<value>.*)", re.DOTALL)
+
+
+def open_store(conn_id: str) -> Store:
+    """Return the store behind a connection."""
+    from airflow_incremental.hooks.store import IncrementalStoreHook
+
+    return IncrementalStoreHook(conn_id).store()
+
+
+def read_duration(text: str) -> dt.timedelta:
+    """Return a length of time, such as ``90d``, ``12h``, ``30m``.
+
+    :raises ArgumentError: it is none.
+    """
+    found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
+    if found is None:
+        raise ArgumentError(f"{text!r} is no length of time", expected="a number and one of s m h d w, such as 90d")
+    return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
+    """Return parameters given as ``name=text`` or ``name:kind=text``, in the plain form of values.
+
+    :raises ArgumentError: one is not of this form, or is given twice.
+    """
+    read: dict[str, Any] = {}
+    for pair in pairs:
+        found = _PARAM.fullmatch(pair)
+        if found is None:
+            raise ArgumentError(
+                f"{pair!r} is no parameter",
+                expected="name=text, or name:kind=text with integer, date or timestamp for kind",
+            )
+        name, kind, value = found["name"], found["kind"], found["value"]
+        if name in read:
+            raise ArgumentError(f"the parameter {name!r} is given twice", expected="each parameter once")
+        read[name] = value if kind in (None, "string") else {kind: value}
+    return read
+
+
+def read_json(text: str | None, *, what: str) -> Any:
+    """Return the value of a JSON text; None for None.
+
+    :raises ArgumentError: it is no JSON.
+    """
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ArgumentError(f"{what} is no JSON: {error}", expected="JSON") from error
+
+
+def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: bool, empty: str) -> None:
+    """Print rows, as a table or as JSON.
+
+    :param empty: what to say if there is none.
+    """
+    found = [dict(row) for row in rows]
+    if as_json:
+        typer.echo(json.dumps(found, default=str, indent=2))
+        return
+    if not found:
+        typer.echo(empty)
+        return
+    table = Table(*columns, header_style="bold", box=None, pad_edge=False)
+    for row in found:
+        table.add_row(*(_text(row[column]) for column in columns))
+    # Not cut at the width of a pipe.
+    console = Console(markup=False, highlight=False)
+    console.print(table, soft_wrap=not console.is_terminal)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_text(v)}" for name, v in value.items())
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)

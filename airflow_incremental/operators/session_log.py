@@ -1,0 +1,218 @@
+"""What a load tells the store: its steps, for the session log, and each publish, as a signal.
+
+The log is for people, so a store that does not answer only leaves a gap in it, which ``airflow-incremental store rebuild`` fills.
+The signal is what others wait for: a store that was asked for, by a connection, has to take it, or the task fails and is tried
+again, and what was published stays published. What a crash left unsaid, the next plan says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from airflow_incremental.core.errors import StoreError
+from airflow_incremental.core.ranges import UTC
+from airflow_incremental.core.session_log import (
+    LoadKey,
+    ProcessEntry,
+    PublishedFacts,
+    SessionEntry,
+    planned,
+    session_signal,
+)
+from airflow_incremental.core.signals import Emitter
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog import Catalog
+
+    from airflow_incremental.core.audit import AuditReport
+    from airflow_incremental.core.plan import Plan
+    from airflow_incremental.core.watermark import Published
+    from airflow_incremental.iceberg.seal import Sealed
+    from airflow_incremental.sessions.entries import TargetLog
+    from airflow_incremental.store.database import Store
+
+log = logging.getLogger(__name__)
+
+
+@attrs.define(kw_only=True)
+class SessionLog:
+    """The store, as one task of a load sees it.
+
+    :param conn_id: Airflow connection of the store; None keeps no log and sends no signals.
+    :param emitter: the running task.
+    """
+
+    conn_id: str | None
+    key: LoadKey
+    emitter: Emitter
+    _plan: Plan | None = None
+    #: Whether the store did not answer: it is not asked for the log again, because each time may take a while.
+    _silent: bool = False
+
+    def reopened(self, plan: Plan) -> None:
+        """Take note of the session that the next words are about."""
+        self._plan = plan
+
+    def planned(self, plan: Plan) -> None:
+        """Say that a session was planned."""
+        self._plan = plan
+        self._write(planned(plan))
+
+    def loaded(self, sealed: Sealed) -> None:
+        """Say that its rows are sealed."""
+        aside = sealed.output.quarantined
+        self._step(
+            state="loaded",
+            rows=sealed.output.rows,
+            quarantined_rows=0 if aside is None else aside.rows,
+            loaded_at=dt.datetime.now(UTC),
+        )
+
+    def audited(self, report: AuditReport) -> None:
+        """Say what its audits found."""
+        self._step(
+            state="audited",
+            verdict=report.verdict,
+            rows=report.rows,
+            quarantined_rows=report.quarantined or None,
+            audited_at=dt.datetime.now(UTC),
+        )
+
+    def failed(self, error: Exception) -> None:
+        """Say that a step failed; a later try may get further."""
+        self._step(state="failed", error=str(error))
+
+    def published(self, publish: Published, *, verdict: str) -> None:
+        """Say that it was published."""
+        from airflow_incremental.sessions.entries import process_entry, published_entry
+
+        now = dt.datetime.now(UTC)
+        entry = published_entry(publish, base=None, at=now)
+        plan = self._plan
+        before = None
+        if plan is not None and plan.session == publish.session:
+            before = planned(plan).previous_watermark
+        self._write(
+            attrs.evolve(entry, verdict=verdict, previous_watermark=before),
+            attrs.evolve(process_entry(publish, base=None, at=now), previous_watermark=before),
+        )
+
+    def announce(self, facts: PublishedFacts) -> None:
+        """Emit the signal of a publish, once, however often it is called.
+
+        :raises StoreError: a store that was asked for did not take it.
+        """
+        from airflow_incremental.store.emitting import Emission, emit
+
+        if self.conn_id is None:
+            return
+        params, payload = session_signal(self.key, facts)
+        emission = Emission.read(
+            self.key.target,
+            params,
+            payload,
+            request_id=facts.session,
+            emitter=attrs.evolve(self.emitter, source="session"),
+        )
+        try:
+            emitted = emit(self._store(), emission)
+        except StoreError as error:
+            if self._is_default():
+                log.warning("the signal of session %s was not emitted: %s", facts.session, error)
+                return
+            raise
+        if emitted.new:
+            log.info("emitted signal %s of %r for session %s", emitted.signal.seq, self.key.target, facts.session)
+
+    def announce_missed(self, catalog: Catalog, session: str | None) -> None:
+        """Emit the signals of publishes that a crash, or a store that was down, left unsaid.
+
+        :param session: the last published one; None if there is none.
+        """
+        from airflow_incremental.iceberg.commits import load_table
+        from airflow_incremental.sessions.entries import facts_of, publishes_since
+        from airflow_incremental.store.searching import has_signal
+
+        if self.conn_id is None or session is None:
+            return
+        try:
+            with self._store().read() as conn:
+                if has_signal(conn, self.key.target, session):
+                    return
+                table = load_table(catalog, self.key.target, role="target")
+                missed = []
+                for publish in reversed(publishes_since(table, self.key.process, None)):
+                    if has_signal(conn, self.key.target, publish.session):
+                        break
+                    missed.append(publish)
+            for publish in reversed(missed):
+                self.announce(facts_of(publish))
+        except StoreError as error:
+            # The load does not need the store; its own publish will say whether it is back.
+            log.warning("publishes before this session were not announced again: %s", error)
+
+    def _step(self, **known: Any) -> None:
+        plan = self._plan
+        if plan is not None:
+            self._write(SessionEntry(session=plan.session, mode=plan.mode, kind=plan.kind, owner=plan.owner, **known))
+
+    def _write(self, entry: SessionEntry, process: ProcessEntry | None = None) -> None:
+        from airflow_incremental.store.sessions import write_process, write_session
+
+        if self.conn_id is None or self._silent:
+            return
+        try:
+            with self._store().write() as conn:
+                write_session(conn, self.key, entry)
+                if process is not None:
+                    write_process(conn, self.key, process)
+        except StoreError as error:
+            self._silent = True
+            log.warning(
+                "the session log does not say that session %s was %s, which 'airflow-incremental store rebuild' mends: %s",
+                entry.session,
+                entry.state,
+                error,
+            )
+
+    def _store(self) -> Store:
+        from airflow_incremental.hooks.store import IncrementalStoreHook
+
+        return IncrementalStoreHook(self.conn_id).store()
+
+    def _is_default(self) -> bool:
+        """Say whether nobody configured a store, so that a file of this machine is used, which may not even be writable."""
+        from airflow_incremental.hooks.store import IncrementalStoreHook
+
+        return IncrementalStoreHook(self.conn_id).is_default()
+
+
+def rewrite_log(store: Store, *, iceberg_conn_id: str, target: str, found: TargetLog, signals: bool) -> int:
+    """Write what a target tells of its sessions over what the log says of them.
+
+    :param signals: whether signals of published sessions are emitted that the store does not have.
+    :returns: how many were.
+    """
+    from airflow_incremental.sessions.entries import facts_of
+    from airflow_incremental.store.emitting import Emission, emit_on
+    from airflow_incremental.store.sessions import forget_processes, write_process, write_session
+
+    def key(process: str) -> LoadKey:
+        return LoadKey(iceberg_conn_id=iceberg_conn_id, target=target, process=process)
+
+    emitted = 0
+    with store.write() as conn:
+        forget_processes(conn, iceberg_conn_id=iceberg_conn_id, target=target)
+        for process, entry in found.sessions:
+            write_session(conn, key(process), entry)
+        for process, at in found.processes.items():
+            write_process(conn, key(process), at)
+        for process, publish in found.publishes if signals else ():
+            params, payload = session_signal(key(process), facts_of(publish))
+            said = Emission.read(target, params, payload, request_id=publish.session, emitter=Emitter(source="rebuild"))
+            emitted += emit_on(conn, said).new
+    return emitted

@@ -1,0 +1,198 @@
+"""What loads tell the store: the session log, and the signal of each publish, whatever happens in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from airflow_incremental import IncrementalLoad, IncrementalLoadOperator, RowCount
+from airflow_incremental.core.literals import default_audit_table
+from airflow_incremental.hooks.store import IncrementalStoreHook
+from airflow_incremental.operators.session_log import rewrite_log
+from airflow_incremental.sessions.entries import read_log
+from airflow_incremental.store.database import Store
+from airflow_incremental.store.schema import process, session
+from airflow_incremental.store.searching import since
+from tests.integration.dagtest.loads import CONN_ID, Worlds, arguments
+from tests.integration.dagtest.runner import new_dag, run_dag
+from tests.support.world import TARGET
+
+#: What only the log knows, and what is measured by another clock.
+_ONLY_LIVE = {
+    "plan",
+    "reason",
+    "late_ranges",
+    "planned_at",
+    "loaded_at",
+    "audited_at",
+    "published_at",
+    "updated_at",
+    "rebuilt",
+    "verdict",
+}
+
+
+@pytest.fixture
+def store_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a store of this test's own, in a folder that is there."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    file = folder / "signals.db"
+    connection = {"conn_type": "sqlite", "host": str(file)}
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps(connection))
+    return file
+
+
+def rows(store: Store, table: sa.Table) -> list[dict[str, Any]]:
+    with store.read() as conn:
+        order = list(table.primary_key.columns)
+        return [dict(row) for row in conn.execute(sa.select(table).order_by(*order)).mappings()]
+
+
+def signals(store: Store) -> list[Any]:
+    with store.read() as conn:
+        return since(conn, {TARGET: 0}, limit=100)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_sessions_are_logged_and_announced(make_world: Worlds, dag_id: str, store_file: Path, *, grouped: bool) -> None:
+    world = make_world(mode="overwrite")
+    with new_dag(dag_id) as dag:
+        if grouped:
+            IncrementalLoad("load", **arguments(world, audits=[RowCount(min=1)]))
+        else:
+            IncrementalLoadOperator(task_id="load", **arguments(world, audits=[RowCount(min=1)]))
+    world.land(1, 2, 3)
+    run_dag(dag)
+    world.land(2.5, 4)
+    run = run_dag(dag)
+    run_dag(dag)  # has nothing to do
+    store = Store.open(f"sqlite:///{store_file}")
+
+    first, second = rows(store, session)
+    assert (first["state"], second["state"]) == ("published", "published")
+    assert (second["dag_id"], second["run_id"], second["task_id"]) == (dag_id, run.run_id, "load")
+    assert (second["rows"], second["late_rows"], second["verdict"]) == (2, 1, "passed")
+    assert second["ranges"] == [
+        "2024-01-01T02:00:00Z/2024-01-01T03:00:00Z",
+        "2024-01-01T04:00:00Z/2024-01-01T05:00:00Z",
+    ]
+    assert second["late_ranges"] == ["2024-01-01T02:00:00Z/2024-01-01T03:00:00Z"]
+    assert second["plan"]["session"] == second["session"]
+    times = [second[name] for name in ("planned_at", "loaded_at", "audited_at", "published_at")]
+    assert times == sorted(times)
+    assert second["previous_watermark"] == first["watermark"]["positions"]
+    (now,) = rows(store, process)
+    assert (now["session"], now["snapshot_id"]) == (second["session"], world.target.current_snapshot().snapshot_id)
+    assert (now["watermark"], now["previous_watermark"]) == (second["watermark"], second["previous_watermark"])
+
+    one, other = signals(store)
+    assert [one.identity, other.identity] == [first["session"], second["session"]]
+    assert other.params == {
+        "process": "proc",
+        "iceberg_conn_id": CONN_ID,
+        "kind": "load",
+        "snapshot_id": second["snapshot_id"],
+        "complete_through": second["complete_through"],
+        "changed_from": other.params["changed_from"],
+        "changed_to": other.params["changed_to"],
+    }
+    assert (other.params["changed_from"].hour, other.params["changed_to"].hour) == (2, 5)
+    assert other.payload["late_rows"] == 1
+    assert (other.emitter.source, other.emitter.run_id) == ("session", run.run_id)
+
+    other_store = Store.open(f"sqlite:///{store_file.parent / 'other.db'}")
+    for _ in range(2):
+        found = read_log(world.catalog, world.target, audit_table=default_audit_table(TARGET))
+        emitted = rewrite_log(other_store, iceberg_conn_id=CONN_ID, target=TARGET, found=found, signals=True)
+    assert emitted == 0, "the first time emitted them"
+    assert [s.identity for s in signals(other_store)] == [first["session"], second["session"]]
+    assert {row["verdict"] for row in rows(other_store, session)} == {"passed"}
+    assert known(rows(other_store, session)) == known([first, second])
+    assert known(rows(other_store, process)) == known([now])
+    # Over a log that was written as things happened, a rebuilt one takes nothing away.
+    rewrite_log(store, iceberg_conn_id=CONN_ID, target=TARGET, found=found, signals=False)
+    assert [row["plan"] for row in rows(store, session)] == [first["plan"], second["plan"]]
+    assert known(rows(store, session)) == known([first, second])
+
+
+def known(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name not in _ONLY_LIVE} for row in found]
+
+
+def test_a_failed_session_says_what_was_wrong(make_world: Worlds, dag_id: str, store_file: Path) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, audits=[RowCount(min=3)]))
+    world.land(1)
+    assert run_dag(dag).state == "failed"
+    world.land(2, 3)
+    assert run_dag(dag).state == "success"
+
+    failed, published = rows(Store.open(f"sqlite:///{store_file}"), session)
+
+    assert (failed["state"], published["state"]) == ("failed", "published")
+    assert "row_count" in failed["error"]
+    assert published["error"] is None
+    assert [s.identity for s in signals(Store.open(f"sqlite:///{store_file}"))] == [published["session"]]
+
+
+def test_a_store_that_is_down_loses_no_signal_and_holds_no_load_back(
+    make_world: Worlds, dag_id: str, store_file: Path
+) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, retries=1))
+    store_file.parent.rmdir()
+    world.land(1)
+    down = run_dag(dag)
+    world.land(2)
+    still_down = run_dag(dag)
+    world.check()
+    assert (down.state, still_down.state) == ("failed", "failed")
+    assert still_down.tries == {"load": 2}
+    store_file.parent.mkdir()
+    world.land(3)
+
+    assert run_dag(dag).state == "success"
+
+    world.check()
+    store = Store.open(f"sqlite:///{store_file}")
+    on_main = [
+        s.summary["incremental.session"] for s in world.target.snapshots() if s.summary.get("incremental.session")
+    ]
+    assert [s.identity for s in signals(store)] == on_main
+    assert len(on_main) == 3
+
+
+def test_a_store_that_nobody_asked_for_holds_nothing_up(
+    make_world: Worlds, dag_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", raising=False)
+    monkeypatch.setattr(
+        "airflow_incremental.hooks.store.default_file", lambda: tmp_path / "read only" / "incremental.db"
+    )
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world))
+    world.land(1)
+
+    assert run_dag(dag).state == "success"
+
+    world.check()
+
+
+def test_without_a_connection_nothing_is_kept(make_world: Worlds, dag_id: str, store_file: Path) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, incremental_conn_id=None))
+    world.land(1)
+
+    assert run_dag(dag).state == "success"
+
+    assert not store_file.exists()
+    assert IncrementalStoreHook().url().database == str(store_file)
