@@ -97,6 +97,10 @@ bench-spark: $(READY) $(READY_SPARK) $(SPARK_JARS) ## the benchmark of DuckDB ag
 docs-expectations: $(READY) ## write docs/expectations.md anew, from the code that it speaks of
 	$(VENV)/python -m airflow_incremental.audits.expectations.supported > docs/expectations.md
 
+.PHONY: docs-store
+docs-store: $(READY) ## write docs/store.md anew, from the tables that it speaks of
+	$(VENV)/python -m airflow_incremental.store.documented > docs/store.md
+
 .PHONY: wheel
 wheel: $(READY) ## build the wheel into dist/
 	$(VENV)/hatchling build -t wheel

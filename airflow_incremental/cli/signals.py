@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -85,3 +86,84 @@ def list_(
     ]
     columns = ("name", "seq", "created_at", "params", "emitted_by")
     show(rows, columns=columns, as_json=as_json, empty="there is no such signal")
+
+
+@app.command()
+def waits(
+    *,
+    dag_id: Annotated[str | None, typer.Option("--dag-id", help="Only those of a DAG.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run-id", help="Only those of a run.")] = None,
+    task_id: Annotated[str | None, typer.Option("--task-id", help="Only those of a task.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    as_json: AsJson = False,
+    conn_id: StoreConn = STORE_CONN,
+) -> None:
+    """List the steps that wait for signals, and what for."""
+    from airflow_incremental.store.waits import find_waits
+
+    with open_store(conn_id).read() as conn:
+        found = find_waits(conn, state=None if all_ else "open", dag_id=dag_id, run_id=run_id, task_id=task_id)
+    rows = [
+        {
+            "id": wait.id,
+            "state": wait.state,
+            "since": wait.opened_at,
+            "dag_id": wait.task.dag_id,
+            "run_id": wait.task.run_id,
+            "task_id": wait.task.task_id,
+            "map_index": wait.task.map_index,
+            "waits_for": [_text_of(dependency) for dependency in wait.dependencies],
+            "closed_by": wait.closed_by,
+            "reason": wait.reason,
+        }
+        for wait in found
+    ]
+    columns = ["id", "since", "dag_id", "run_id", "task_id", "waits_for"]
+    columns[1:1] = ["state"] if all_ else []
+    show(rows, columns=columns, as_json=as_json, empty="nothing waits")
+
+
+@app.command()
+def bypass(
+    wait: Annotated[str | None, typer.Argument(help="Id of the wait; or name the task.")] = None,
+    *,
+    reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
+    by: Annotated[str | None, typer.Option(help="Who does it; default is the user of this terminal.")] = None,
+    dag_id: Annotated[str | None, typer.Option("--dag-id")] = None,
+    run_id: Annotated[str | None, typer.Option("--run-id")] = None,
+    task_id: Annotated[str | None, typer.Option("--task-id")] = None,
+    map_index: Annotated[int, typer.Option("--map-index")] = -1,
+    conn_id: StoreConn = STORE_CONN,
+) -> None:
+    """Let a waiting step go on without its signals. Who did it, and why, is kept."""
+    from airflow_incremental.store.waits import bypass as let_go
+    from airflow_incremental.store.waits import find_waits
+
+    store = open_store(conn_id)
+    named = (dag_id, run_id, task_id)
+    if (wait is None) == (None in named):
+        raise ArgumentError(
+            "which step is meant is not said", expected="the id of a wait, or --dag-id, --run-id and --task-id"
+        )
+    if wait is None:
+        with store.read() as conn:
+            found = find_waits(conn, state="open", dag_id=dag_id, run_id=run_id, task_id=task_id)
+        found = [one for one in found if one.task.map_index == map_index]
+        if not found:
+            raise ArgumentError(
+                f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} does not wait",
+                expected="an open wait",
+                hint="see 'airflow-incremental signals waits'",
+            )
+        wait = found[0].id
+    done = let_go(store, wait, by=by or getpass.getuser(), reason=reason)
+    typer.echo(f"wait {done.id} was bypassed by {done.closed_by}: {done.reason}")
+
+
+def _text_of(dependency: dict[str, Any]) -> str:
+    """Return what is waited for as people write it."""
+    conditions = [
+        f"{key} {operator} {value}" for key, match in dependency["match"].items() for operator, value in match.items()
+    ]
+    joined = [f"joined on {', '.join(dependency['join'])}"] if dependency["join"] else []
+    return " ".join([dependency["name"], *(["where " + " and ".join(conditions)] if conditions else []), *joined])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from alembic import command
@@ -17,6 +18,8 @@ from airflow_incremental.store.schema import store
 VERSION_TABLE = "incremental_version"
 #: Of PostgreSQL's advisory lock; any number that nobody else uses.
 _LOCK = 0x1C3B_E26
+#: Alembic keeps what it is about in globals, which threads share.
+_ALONE = threading.Lock()
 
 
 def upgrade(engine: Engine, where: str) -> None:
@@ -29,7 +32,7 @@ def upgrade(engine: Engine, where: str) -> None:
         if _version(conn) == newest():
             return
     sqlite = engine.dialect.name == "sqlite"
-    with engine.connect().execution_options(incremental_write=True) as conn, conn.begin():
+    with _ALONE, engine.connect().execution_options(incremental_write=True) as conn, conn.begin():
         # SQLite has locked the file by now. Whoever waited finds the work done.
         if not sqlite:
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_incremental import cli
+from airflow_incremental.core.signals import ge, read_dependencies
+from airflow_incremental.store.database import Store
+from airflow_incremental.store.waits import find_wait, open_wait, wait_id
+from tests.support.stores import TASK, say
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store behind the connection."""
+    file = tmp_path / "signals.db"
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+    return Store.open(f"sqlite:///{file}")
+
+
+class Line:
+    """The command line: what a command printed, or how it failed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """Run a command, and return what it printed."""
+        self.monkeypatch.setattr(sys, "argv", ["airflow-incremental", *arguments])
+        self.monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        said = self.capsys.readouterr()
+        assert caught.value.code == code, said
+        return said.out if code == 0 else said.err
+
+    def json(self, *arguments: str) -> Any:
+        """Run a command that prints JSON, and return its value."""
+        return json.loads(self(*arguments))
+
+
+@pytest.fixture
+def line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Line:
+    """The command line."""
+    return Line(monkeypatch, capsys)
+
+
+@pytest.mark.usefixtures("store")
+def test_emit_says_what_it_did_and_list_finds_it(line: Line) -> None:
+    arguments = (
+        "signals",
+        "emit",
+        "fact",
+        "-p",
+        "region=eu",
+        "-p",
+        "hour:timestamp=2023-09-14T06:00:00+00:00",
+        "--payload",
+        '{"n": 1}',
+    )
+    emitted = line.json(*arguments)
+    assert (emitted["seq"], emitted["payload"], emitted["emitter"]["source"]) == (1, {"n": 1}, "cli")
+    assert line(*arguments).startswith("was emitted before:")
+    line("signals", "emit", "fact", "-p", "region=us", "-p", "hour=2023-09-14T07:00:00Z")
+
+    assert [s["seq"] for s in line.json("signals", "list", "fact", "--json")] == [2, 1]
+    match = json.dumps({"hour": ge("2023-09-14T07:00:00Z")})
+    assert [s["seq"] for s in line.json("signals", "list", "fact", "--match", match, "--json")] == [2]
+    assert "region=us" in line("signals", "list")
+    assert "no such signal" in line("signals", "list", "other")
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("signals", "emit", "fact", "-p", "region"), "'region' is no parameter"),
+        (("signals", "emit", "fact", "-p", "hour:time=6"), "under the name of its kind"),
+        (("signals", "emit", "fact", "-p", "a=1", "-p", "a=2"), "given twice"),
+        (("signals", "emit", "fact", "--payload", "{"), "the payload is no JSON"),
+        (("signals", "emit", "airflow_incremental:bypass"), "does not start with"),
+        (("signals", "list", "--match", "{}"), "without a name"),
+        (("signals", "bypass", "--reason", "x"), "which step is meant is not said"),
+        (("signals", "bypass", "nowhere", "--reason", "x"), "there is no wait nowhere"),
+        (("signals", "list", "--incremental-conn-id", "nowhere"), "no Airflow connection 'nowhere'"),
+        (("store", "rebuild"), "which targets are meant is not said"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(line: Line, arguments: tuple[str, ...], message: str) -> None:
+    said = line(*arguments, code=1)
+
+    assert said.startswith("Error: ")
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
+    identity = wait_id(TASK, clear_number=0)
+    open_wait(store, identity, read_dependencies([{"name": "fact", "match": {"hour": ge(6)}, "join": ["day"]}]), TASK)
+
+    (shown,) = line.json("signals", "waits", "--json")
+    assert (shown["id"], shown["waits_for"]) == (identity, ["fact where hour >= 6 joined on day"])
+    named = ("--dag-id", "dag", "--run-id", "run", "--task-id", "task")
+    assert "does not wait" in line("signals", "bypass", *named, "--map-index", "3", "--reason", "late", code=1)
+    assert "bypassed by anna: late" in line("signals", "bypass", *named, "--by", "anna", "--reason", "late")
+
+    with store.read() as conn:
+        assert find_wait(conn, identity).state == "bypassed"
+    assert "nothing waits" in line("signals", "waits")
+    assert "bypassed" in line("signals", "waits", "--all")
+
+
+def test_upgrade_names_the_store(line: Line, store: Store) -> None:
+    say(store, "fact")
+    assert store.store_id in line("store", "upgrade")
