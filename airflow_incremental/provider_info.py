@@ -26,6 +26,24 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["airflow_incremental.operators.load", "airflow_incremental.operators.spark_load"],
             }
         ],
+        "hooks": [{"integration-name": name, "python-modules": ["airflow_incremental.hooks.store"]}],
+        "connection-types": [
+            {
+                "connection-type": "incremental",
+                "hook-class-name": "airflow_incremental.hooks.store.IncrementalStoreHook",
+                "hook-name": "Airflow Incremental store",
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {"schema": "Database", "host": "Host, or path of a SQLite file"},
+                    "placeholders": {
+                        "host": "postgres.example.com",
+                        "port": "5432",
+                        "schema": "incremental",
+                        "extra": '{"sslmode": "require"}',
+                    },
+                },
+            }
+        ],
         "triggers": [{"integration-name": name, "python-modules": ["airflow_incremental.triggers.lock"]}],
         "extra-links": ["airflow_incremental.operators.links.SessionPlanLink"],
         "config": {

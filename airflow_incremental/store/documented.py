@@ -74,7 +74,8 @@ def _table(table: Table) -> str:
 
 
 def _type(column: Column[object]) -> str:
-    kind = column.type.compile(dialect=postgresql.dialect()).split(" COLLATE")[0].lower()
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    kind = column.type.compile(dialect=dialect).split(" COLLATE")[0].lower()
     key = ", key" if column.primary_key else ""
     return f"{kind.replace('timestamp with time zone', 'timestamptz')}{key}{'' if column.nullable or key else ', not null'}"
 
