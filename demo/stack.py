@@ -14,6 +14,7 @@ import httpx
 
 from demo.client import AirflowClient
 from demo.config import USER, StackConfig, free_port
+from demo.keeper import end_sessions
 from demo.processes import Component, Keeper, belongs_to, members, stop_all
 from demo.rest import AirflowError
 
@@ -140,6 +141,17 @@ class AirflowStack:
         self.client.close()
         stop_all(list(self._components.values()), grace=grace)
         self._keeper.dismiss()
+
+    def kill(self, name: str) -> None:
+        """Kill a component with all it started, as a machine that is switched off does."""
+        end_sessions({self._components[name].pid})
+        self._components[name].wait(10)
+
+    def restart(self, name: str, timeout: float = 120) -> None:
+        """Start a component again that was killed, and wait until all are healthy."""
+        self._components[name].start()
+        self._keeper.watch(self._components[name])
+        self._wait_until_healthy(timeout)
 
     def processes(self) -> list[psutil.Process]:
         """Return all living processes of the stack: the components, their workers, supervisors and tasks."""

@@ -173,7 +173,9 @@ class Job:
         log.info("%s", text)
         metrics.lag(summary, dag_id=self.dag_id)
         if summary["session"] is not None:
-            # Also of a publish that this run only found: the task that made it may have died before it could say so.
+            # Also of publishes that this run only found: the tasks that made them may have died before they could say so.
+            if summary["outcome"] != "published":
+                self.session_log.announce_missed(self.process.catalog, summary["session"])
             self.session_log.announce(published_facts(summary))
         asset = iceberg_asset(summary["target"], self.operator.iceberg_conn_id)
         if state["announce"]:

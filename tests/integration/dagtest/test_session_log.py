@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from airflow_incremental import IncrementalLoad, IncrementalLoadOperator, RowCount
 from airflow_incremental.core.literals import default_audit_table
 from airflow_incremental.hooks.store import IncrementalStoreHook
-from airflow_incremental.operators.session_log import rewrite_log
+from airflow_incremental.operators.session_log import SessionLog, rewrite_log
 from airflow_incremental.sessions.entries import read_log
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.schema import process, session
@@ -167,6 +167,31 @@ def test_a_store_that_is_down_loses_no_signal_and_holds_no_load_back(
     ]
     assert [s.identity for s in signals(store)] == on_main
     assert len(on_main) == 3
+
+
+def test_a_publish_that_died_before_it_was_announced_is_announced_by_the_next_plan(
+    make_world: Worlds, dag_id: str, store_file: Path
+) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, retries=0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SessionLog, "announce", dies)
+        patch.setattr(SessionLog, "announce_missed", lambda *_: None)
+        for n in (1, 2):
+            world.land(n)
+            assert run_dag(dag).state == "failed"
+
+    for _ in range(2):
+        assert run_dag(dag).state == "success"
+
+    world.check()
+    assert [s.payload["rows"] for s in signals(Store.open(f"sqlite:///{store_file}"))] == [1, 1]
+
+
+def dies(*_: Any) -> None:
+    msg = "the machine was switched off"
+    raise RuntimeError(msg)
 
 
 def test_a_store_that_nobody_asked_for_holds_nothing_up(
