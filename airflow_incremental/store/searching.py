@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, String, and_, column, exists, 
 
 from airflow_incremental.core.signal_values import Kind, encode, read_as
 from airflow_incremental.core.signals import Signal, SignalDependency
-from airflow_incremental.store.reading import signal_of, signals, signals_at
+from airflow_incremental.store.reading import read_signal, select_signals, signals_at
 from airflow_incremental.store.schema import Number, signal, signal_kind, signal_name, signal_param
 
 #: Names that one statement speaks of: each is two of its parameters, of which databases take some ten thousand.
@@ -79,13 +79,13 @@ def since(conn: Connection, places: Mapping[str, int], *, limit: int) -> list[Si
             .cte("known")
         )
         query = (
-            signals()
+            select_signals()
             .join(known, known.c.name == signal_name.c.name)
             .where(signal.c.seq > known.c.seq)
             .order_by(signal_name.c.name, signal.c.seq)
             .limit(limit - len(found))
         )
-        found += [signal_of(row) for row in conn.execute(query).mappings()]
+        found += [read_signal(row) for row in conn.execute(query)]
         if len(found) >= limit:
             break
     return found
@@ -96,14 +96,14 @@ def list_signals(conn: Connection, wanted: SignalDependency | None, *, limit: in
 
     :param wanted: name and conditions; None is all signals.
     """
-    query = signals().order_by(signal.c.created_at.desc(), signal.c.seq.desc()).limit(limit)
+    query = select_signals().order_by(signal.c.created_at.desc(), signal.c.seq.desc()).limit(limit)
     if wanted is not None:
         known = _known(conn, wanted.name)
         conditions = None if known is None else _conditions(signal, wanted, known)
         if known is None or conditions is None:
             return []
         query = query.where(signal.c.name_id == known[0], *conditions)
-    return [signal_of(row) for row in conn.execute(query).mappings()]
+    return [read_signal(row) for row in conn.execute(query)]
 
 
 def _known(conn: Connection, name: str) -> tuple[int, dict[str, Kind]] | None:

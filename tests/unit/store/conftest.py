@@ -1,5 +1,25 @@
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Engine
+
+from tests.integration.postgres import PostgresServer
+from tests.support.signal_store import bare_store
 from tests.support.stores import store, store_server, store_url
 
-__all__ = ["store", "store_server", "store_url"]
+__all__ = ["engine", "store", "store_server", "store_url"]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """The tables of an empty store, in memory and in PostgreSQL."""
+    url = "sqlite://"
+    if request.param == "postgresql":
+        server: PostgresServer = request.getfixturevalue("store_server")
+        url = server.create_database(f"bare_{secrets.token_hex(6)}", driver="psycopg2")
+    found = bare_store(url)
+    yield found
+    found.dispose()
