@@ -29,6 +29,9 @@ _AIRFLOW_HOME = tempfile.mkdtemp(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _AIRFLOW_HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 
+#: Fixtures that the tests of several folders share.
+pytest_plugins = ("tests.support.stores",)
+
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
     """Where two processes share the tests, keep together what shares a server or a file's fixtures."""

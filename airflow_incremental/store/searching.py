@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, String, and_, column, exists, select, values
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    Text,
+    cast,
+    exists,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from airflow_incremental.core.signal_values import Kind, encode, read_as
-from airflow_incremental.core.signals import Signal, SignalDependency
+from airflow_incremental.core.signals import Condition, Signal, SignalDependency
 from airflow_incremental.store.reading import read_signal, select_signals, signals_at
-from airflow_incremental.store.schema import Number, signal, signal_kind, signal_name, signal_param
-
-#: Names that one statement speaks of: each is two of its parameters, of which databases take some ten thousand.
-_NAMES = 1000
+from airflow_incremental.store.schema import signal, signal_kind, signal_name, signal_param
 
 
 def find_gate(conn: Connection, dependencies: Sequence[SignalDependency]) -> tuple[Signal, ...] | None:
@@ -25,18 +36,20 @@ def find_gate(conn: Connection, dependencies: Sequence[SignalDependency]) -> tup
 
     :raises ArgumentError: a condition is of another kind than the parameter.
     """
-    known = [_known(conn, dependency.name) for dependency in dependencies]
-    if any(found is None for found in known):
+    wanted = _look_up(conn, dependencies)
+    if wanted is None:
         return None
-    # Without a join each is looked for by itself; together they would be all combinations.
-    alone = not dependencies[0].join
-    groups = [[n] for n in range(len(dependencies))] if alone else [list(range(len(dependencies)))]
-    places: list[tuple[int, int]] = []
-    for group in groups:
-        found = _first(conn, [(dependencies[n], known[n]) for n in group])  # type: ignore[misc]
-        if found is None:
-            return None
-        places += found
+    first, *others = wanted
+    # Not all combinations: a first signal that has partners, and then, its join's values being known, each partner by itself.
+    partnered = [exists().where(*other.fits(), *other.joins(first.join)) for other in others]
+    found = conn.execute(first.places(*partnered, join=True).order_by(first.seq).limit(1)).first()
+    if found is None:
+        return None
+    seq, *join = found
+    places = [(first.name_id, seq)]
+    for other in others:
+        partner = conn.execute(other.places(*other.joins(join)).order_by(other.seq).limit(1)).scalar_one()
+        places.append((other.name_id, partner))
     read = signals_at(conn, places)
     return tuple(read[place] for place in places)
 
@@ -55,40 +68,30 @@ def newest(conn: Connection, names: Collection[str] | None = None) -> dict[str, 
     :param names: None for all that were ever emitted.
     """
     query = select(signal_name.c.name, signal_name.c.last_seq)
-    if names is None:
-        return {row.name: row.last_seq for row in conn.execute(query)}
-    found = dict.fromkeys(names, 0)
-    for some in _chunks(sorted(names)):
-        rows = conn.execute(query.where(signal_name.c.name.in_(some)))
-        found.update({row.name: row.last_seq for row in rows})
-    return found
+    if names is not None:
+        given = _given(conn, dict.fromkeys(names, 0))
+        query = query.join(given, given.c.key == signal_name.c.name)
+    return dict.fromkeys(names or (), 0) | {row.name: row.last_seq for row in conn.execute(query)}
 
 
 def since(conn: Connection, places: Mapping[str, int], *, limit: int) -> list[Signal]:
     """Return the signals of some names beyond known places, in the order of name and place, at most so many.
 
-    What it returns of a name is without gaps, because signals of a name become visible one after the other.
+    What it returns of a name is without gaps, because signals of a name become visible one after the other. It is one query,
+    whatever the number of names.
 
     :param places: name -> place of the last signal that is known, 0 for none.
     """
-    found: list[Signal] = []
-    for some in _chunks(sorted(places)):
-        known = (
-            values(column("name", String), column("seq", Number), name="places")
-            .data([(n, places[n]) for n in some])
-            .cte("known")
-        )
-        query = (
-            select_signals()
-            .join(known, known.c.name == signal_name.c.name)
-            .where(signal.c.seq > known.c.seq)
-            .order_by(signal_name.c.name, signal.c.seq)
-            .limit(limit - len(found))
-        )
-        found += [read_signal(row) for row in conn.execute(query)]
-        if len(found) >= limit:
-            break
-    return found
+    known = _given(conn, places)
+    place = cast(known.c.value, BigInteger)
+    query = (
+        select_signals()
+        .join(known, known.c.key == signal_name.c.name)
+        .where(signal_name.c.last_seq > place, signal.c.seq > place)
+        .order_by(signal_name.c.name, signal.c.seq)
+        .limit(limit)
+    )
+    return [read_signal(row) for row in conn.execute(query)]
 
 
 def list_signals(conn: Connection, wanted: SignalDependency | None, *, limit: int) -> list[Signal]:
@@ -96,77 +99,109 @@ def list_signals(conn: Connection, wanted: SignalDependency | None, *, limit: in
 
     :param wanted: name and conditions; None is all signals.
     """
-    query = select_signals().order_by(signal.c.created_at.desc(), signal.c.seq.desc()).limit(limit)
-    if wanted is not None:
-        known = _known(conn, wanted.name)
-        conditions = None if known is None else _conditions(signal, wanted, known)
-        if known is None or conditions is None:
-            return []
-        query = query.where(signal.c.name_id == known[0], *conditions)
-    return [read_signal(row) for row in conn.execute(query)]
+    if wanted is None:
+        query = (
+            select_signals().order_by(signal.c.created_at.desc(), signal.c.name_id, signal.c.seq.desc()).limit(limit)
+        )
+        return [read_signal(row) for row in conn.execute(query)]
+    found = _look_up(conn, [wanted])
+    if found is None:
+        return []
+    (only,) = found
+    places = [
+        (only.name_id, seq) for seq in conn.execute(only.places().order_by(only.seq.desc()).limit(limit)).scalars()
+    ]
+    read = signals_at(conn, places)
+    return [read[place] for place in places]
 
 
-def _known(conn: Connection, name: str) -> tuple[int, dict[str, Kind]] | None:
-    """Return a name's id and the kinds of its parameters; None if it was never emitted."""
-    name_id = conn.execute(select(signal_name.c.id).where(signal_name.c.name == name)).scalar()
-    if name_id is None:
+@attrs.frozen
+class _Wanted:
+    """A dependency as a query.
+
+    :param params: the table of parameters, once for each one that is asked for.
+    :param conditions: on their values.
+    :param join: the values of the join.
+    :param seq: of a signal that fits.
+    """
+
+    name_id: int
+    params: Mapping[str, FromClause]
+    conditions: Sequence[ColumnElement[bool]]
+    join: Sequence[ColumnElement[str]]
+    seq: ColumnElement[int]
+
+    def fits(self) -> list[ColumnElement[bool]]:
+        """Say that a signal is as it is asked for."""
+        of_one = [param.c.seq == self.seq for param in self.params.values() if param.c.seq is not self.seq]
+        named = [param.c.param == key for key, param in self.params.items()]
+        of_name = [param.c.name_id == self.name_id for param in self.params.values()]
+        return [*of_name, *named, *of_one, *self.conditions]
+
+    def joins(self, values: Sequence[ColumnElement[str] | str]) -> list[ColumnElement[bool]]:
+        """Say that the values of the join are these."""
+        return [own == other for own, other in zip(self.join, values, strict=True)]
+
+    def places(self, *restrictions: ColumnElement[bool], join: bool = False) -> Select[Any]:
+        """Select the seq of signals that fit.
+
+        :param join: whether the values of the join are selected, too.
+        """
+        columns: list[ColumnElement[Any]] = [self.seq, *(self.join if join else ())]
+        return select(*columns).where(*self.fits(), *restrictions)
+
+
+def _look_up(conn: Connection, dependencies: Sequence[SignalDependency]) -> list[_Wanted] | None:
+    """Return dependencies as queries, or None if one asks for a name or a parameter that no signal has had yet."""
+    query = (
+        select(signal_name.c.name, signal_name.c.id, signal_kind.c.param, signal_kind.c.kind)
+        .outerjoin(signal_kind)
+        .where(signal_name.c.name.in_({dependency.name for dependency in dependencies}))
+    )
+    ids: dict[str, int] = {}
+    kinds: dict[str, dict[str, Kind]] = {dependency.name: {} for dependency in dependencies}
+    for row in conn.execute(query):
+        ids[row.name] = row.id
+        kinds[row.name][row.param] = row.kind
+    # All are read before one is given up, so that a wrong condition is told of even while another signal is not there.
+    wanted = [_wanted(dependency, ids.get(dependency.name), kinds[dependency.name]) for dependency in dependencies]
+    found = [each for each in wanted if each is not None]
+    return found if len(found) == len(wanted) else None
+
+
+def _wanted(dependency: SignalDependency, name_id: int | None, kinds: Mapping[str, Kind]) -> _Wanted | None:
+    params = {key: signal_param.alias() for key in dict.fromkeys((*dependency.match, *dependency.join))}
+    conditions = [
+        _holds(condition, params[key], kinds[key], what=f"parameter {key!r} of signal {dependency.name!r}")
+        for key, condition in dependency.match.items()
+        if key in kinds
+    ]
+    if name_id is None or not params.keys() <= kinds.keys():
         return None
-    rows = conn.execute(select(signal_kind.c.param, signal_kind.c.kind).where(signal_kind.c.name_id == name_id))
-    return int(name_id), {row.param: row.kind for row in rows}
+    join = [params[key].c.value for key in dependency.join]
+    if not params:
+        table = signal.alias()
+        return _Wanted(name_id, {}, [table.c.name_id == name_id], [], table.c.seq)
+    return _Wanted(name_id, params, conditions, join, next(iter(params.values())).c.seq)
 
 
-def _first(
-    conn: Connection, group: Sequence[tuple[SignalDependency, tuple[int, dict[str, Kind]]]]
-) -> list[tuple[int, int]] | None:
-    """Return the places of the first signals that match and join."""
-    tables = [signal.alias() for _ in group]
-    conditions: list[ColumnElement[bool]] = []
-    for table, (dependency, known) in zip(tables, group, strict=True):
-        own = _conditions(table, dependency, known)
-        if own is None:
-            return None
-        conditions += [table.c.name_id == known[0], *own]
-    columns: list[list[Any]] = []
-    for table, (dependency, _) in zip(tables, group, strict=True):
-        joined = []
-        for key in dependency.join:
-            param = signal_param.alias()
-            conditions.append(_is_param(param, table, key))
-            joined.append(param.c.value)
-        columns.append(joined)
-    for joined in columns[1:]:
-        conditions += [one == other for one, other in zip(columns[0], joined, strict=True)]
-    places = [c for table in tables for c in (table.c.name_id, table.c.seq)]
-    row = conn.execute(select(*places).where(*conditions).order_by(*(t.c.seq for t in tables)).limit(1)).first()
-    return None if row is None else [(row[n], row[n + 1]) for n in range(0, len(row), 2)]
+def _holds(condition: Condition, param: FromClause, kind: Kind, *, what: str) -> ColumnElement[bool]:
+    """Say that a parameter is as asked for; its values are all of one kind, so the letters of kinds never decide."""
+    value = param.c.value
+    wanted = [encode(read_as(kind, each, what=what)) for each in condition.values]
+    if condition.operator in ("=", "in"):
+        return value.in_(wanted)
+    (limit,) = wanted
+    ranges = {">": value > limit, ">=": value >= limit, "<": value < limit, "<=": value <= limit}
+    return ranges[condition.operator]
 
 
-def _conditions(table: Any, dependency: SignalDependency, known: tuple[int, dict[str, Kind]]) -> list[Any] | None:
-    """Return what a signal has to fulfil; None if no signal of the name ever had one of the parameters."""
-    _, kinds = known
-    if any(key not in kinds for key in (*dependency.match, *dependency.join)):
-        return None
-    found = []
-    for key, condition in dependency.match.items():
-        what = f"parameter {key!r} of signal {dependency.name!r}"
-        wanted = [encode(read_as(kinds[key], value, what=what)) for value in condition.values]
-        param = signal_param.alias()
-        value = param.c.value
-        if condition.operator in ("=", "in"):
-            fits: ColumnElement[bool] = value.in_(wanted)
-        else:
-            # Values of a parameter are all of one kind, so the first letter of the text never decides.
-            fits = {">": value > wanted[0], ">=": value >= wanted[0], "<": value < wanted[0], "<=": value <= wanted[0]}[
-                condition.operator
-            ]
-        found.append(exists().where(_is_param(param, table, key), fits))
-    return found
+def _given(conn: Connection, places: Mapping[str, int]) -> Any:
+    """Return names and places as a table of ``key`` and ``value``.
 
-
-def _is_param(param: Any, table: Any, key: str) -> ColumnElement[bool]:
-    return and_(param.c.name_id == table.c.name_id, param.c.seq == table.c.seq, param.c.param == key)
-
-
-def _chunks(names: Sequence[str]) -> list[list[str]]:
-    left = iter(names)
-    return list(iter(lambda: list(itertools.islice(left, _NAMES)), []))
+    One JSON text, because databases take only some ten thousand parameters, and because the statement is then always the same.
+    """
+    text = json.dumps(dict(places))
+    if conn.dialect.name == "postgresql":
+        return func.jsonb_each_text(cast(literal(text, Text), JSONB)).table_valued("key", "value", name="given")
+    return func.json_each(text).table_valued("key", "value", name="given")

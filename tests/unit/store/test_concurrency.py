@@ -17,7 +17,7 @@ from airflow_incremental.store.matches import claim
 from airflow_incremental.store.schema import match, match_signal, signal, signal_name
 from airflow_incremental.store.subscriptions import advance, subscribe
 from tests.support.signal_store import a_run
-from tests.support.stores import say
+from tests.support.stores import address, say
 
 JOINED = [SignalDependency("a", join=("k",)), SignalDependency("b", join=("k",))]
 EACH = 60
@@ -54,8 +54,9 @@ def triggerer(url: str, number: int, claimed: Any, over: Any) -> None:
 
 
 @pytest.mark.parametrize("round_", range(2))
-def test_every_match_is_found_and_claimed_once(store: Store, store_url: str, round_: int) -> None:
+def test_every_match_is_found_and_claimed_once(store: Store, round_: int) -> None:
     del round_
+    store_url = address(store)
     context = multiprocessing.get_context("spawn")
     over, claimed = context.Event(), context.Queue()
     emitters = [context.Process(target=emitter, args=(store_url, n)) for n in range(2)]

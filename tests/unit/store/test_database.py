@@ -14,6 +14,7 @@ from airflow_incremental.core.errors import ArgumentError, StoreError, StoreMism
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.migrating import VERSION_TABLE
 from airflow_incremental.store.schema import metadata
+from tests.support.stores import address
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(store: Store) -> None:
@@ -22,16 +23,15 @@ def test_migrations_make_exactly_the_tables_of_the_schema(store: Store) -> None:
         assert compare_metadata(context, metadata) == []
 
 
-@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
-def test_columns_are_documented_in_the_database(store: Store) -> None:
+def test_columns_are_documented_in_the_database(postgresql_store: Store) -> None:
     for table in metadata.tables:
-        found = sa.inspect(store.engine).get_columns(table)
+        found = sa.inspect(postgresql_store.engine).get_columns(table)
         assert all(column["comment"] for column in found), table
-        assert sa.inspect(store.engine).get_table_comment(table)["text"]
+        assert sa.inspect(postgresql_store.engine).get_table_comment(table)["text"]
 
 
-def test_a_store_keeps_its_id(store: Store, store_url: str) -> None:
-    again = Store.open(store_url)
+def test_a_store_keeps_its_id(store: Store) -> None:
+    again = Store.open(address(store))
     again.check(store.store_id)
     assert again.store_id == store.store_id
     with pytest.raises(StoreMismatch, match=r"store other.*incremental_default"):
@@ -56,9 +56,11 @@ def test_processes_that_race_make_one_store(store_url: str) -> None:
     assert len(found) == 1
 
 
-def test_a_store_of_a_newer_version_is_refused(store: Store, store_url: str) -> None:
+def test_a_store_of_a_newer_version_is_refused(store_url: str) -> None:
+    store = Store.open(store_url)
     with store.write() as conn:
         conn.execute(sa.text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    store.close()
     with pytest.raises(StoreSchemaError, match=r"version '9999'.*upgrade airflow-incremental here") as caught:
         Store.open(store_url)
     assert not caught.value.retryable
