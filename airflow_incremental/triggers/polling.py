@@ -1,0 +1,169 @@
+"""One poll for all who wait: the triggers of an event loop that look at one store share a query per interval."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from airflow_incremental.core.errors import IncrementalError
+from airflow_incremental.core.signal_index import SignalIndex
+
+if TYPE_CHECKING:
+    from airflow_incremental.core.signals import Signal, SignalDependency
+    from airflow_incremental.store.database import Store
+
+log = logging.getLogger(__name__)
+
+#: Signals read by one query. More are read by further ones at once.
+PAGE = 1_000
+
+
+@attrs.define(eq=False)
+class Waiting:
+    """Someone who is woken when a signal comes that fits one of his dependencies.
+
+    :param places: name of a signal -> ``seq`` up to which he has looked himself. Signals up to it do not wake him.
+    :param interval: seconds between two looks, at most.
+    """
+
+    dependencies: Sequence[SignalDependency]
+    places: Mapping[str, int]
+    interval: float
+    _fitted: set[int] = attrs.field(factory=set, init=False)
+    _woken: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+
+    async def fitted(self) -> set[int]:
+        """Wait until a signal fits, and return the positions of the dependencies that signals have fitted since the last call."""
+        await self._woken.wait()
+        self._woken.clear()
+        found, self._fitted = self._fitted, set()
+        return found
+
+    def wake(self, position: int) -> None:
+        """Note that a signal fits the dependency at a position."""
+        self._fitted.add(position)
+        self._woken.set()
+
+
+class Poller:
+    """Looks at a store for all who wait in one event loop, in a thread, as long as somebody waits.
+
+    Each name that is waited for has a place: the least that one of its waits has looked up to, then what the poller has read. So a
+    wait that comes with an old place, after a restart of the triggerer, is caught up with by the same query.
+    """
+
+    _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._index: SignalIndex[tuple[Waiting, int]] = SignalIndex()
+        self._waiting: set[Waiting] = set()
+        self._names: dict[str, int] = {}  # how many dependencies are on each
+        self._places: dict[str, int] = {}
+        self._hurry = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        #: What was wrong at the last look; empty when it went well.
+        self.trouble = ""
+
+    @classmethod
+    def of(cls, store: Store) -> Poller:
+        """Return the poller of this event loop for a store."""
+        pollers = cls._of.setdefault(asyncio.get_running_loop(), {})
+        return pollers.setdefault(store.store_id, cls(store))
+
+    @contextmanager
+    def waiting(
+        self, dependencies: Sequence[SignalDependency], places: Mapping[str, int], *, interval: float
+    ) -> Iterator[Waiting]:
+        """Wait for signals, for the length of a context.
+
+        :param dependencies: what may wake; each alone, whatever their joins say.
+        :param places: name of a signal -> ``seq`` up to which the caller has looked, 0 for a name that is missing.
+        :param interval: seconds between two looks, at most; the least of all who wait holds.
+        """
+        one = Waiting(dependencies, places, interval)
+        self._enter(one)
+        try:
+            yield one
+        finally:
+            self._leave(one)
+
+    def _enter(self, one: Waiting) -> None:
+        for position, dependency in enumerate(one.dependencies):
+            name = dependency.name
+            place = one.places.get(name, 0)
+            self._index.add((one, position), dependency)
+            self._names[name] = self._names.get(name, 0) + 1
+            self._places[name] = min(place, self._places.get(name, place))
+        if not self._waiting or one.interval < self._interval():
+            self._hurry.set()
+        self._waiting.add(one)
+        if self._task is None:
+            # In a context of its own: what it logs is not about the task whose trigger happened to come first.
+            self._task = contextvars.Context().run(asyncio.get_running_loop().create_task, self._poll())
+
+    def _leave(self, one: Waiting) -> None:
+        self._waiting.remove(one)
+        for position, dependency in enumerate(one.dependencies):
+            self._index.remove((one, position), dependency)
+            self._names[dependency.name] -= 1
+            if not self._names[dependency.name]:
+                del self._names[dependency.name], self._places[dependency.name]
+        if not self._waiting and self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def _interval(self) -> float:
+        return min(one.interval for one in self._waiting)
+
+    async def _poll(self) -> None:
+        while True:
+            self._hurry.clear()
+            try:
+                while await self._look():
+                    pass
+            except IncrementalError as error:
+                if not self.trouble:  # an outage is told of once
+                    log.warning("could not look for new signals; looking again later: %s", error)
+                self.trouble = str(error)
+            except Exception as error:
+                # A poll that ended would leave all who wait alone.
+                log.warning("could not look for new signals; looking again later", exc_info=True)
+                self.trouble = str(error)
+            else:
+                if self.trouble:
+                    log.info("the store at %s answers again", self._store.where)
+                self.trouble = ""
+            try:
+                await asyncio.wait_for(self._hurry.wait(), self._interval())
+            except asyncio.TimeoutError:
+                continue
+
+    async def _look(self) -> bool:
+        """Read one page of new signals, wake those they concern, and say whether there may be more."""
+        asked = dict(self._places)
+        signals = await asyncio.to_thread(self._read, asked)
+        read: dict[str, int] = {}
+        for signal in signals:
+            read[signal.name] = signal.seq
+            for one, position in self._index.find(signal.name, signal.params):
+                if signal.seq > one.places.get(signal.name, 0):
+                    one.wake(position)
+        for name, seq in read.items():
+            # Somebody may have come with an older place, or everybody have gone, while the query ran; then this look was not his.
+            if self._places.get(name) == asked[name]:
+                self._places[name] = seq
+        return len(signals) == PAGE
+
+    def _read(self, places: Mapping[str, int]) -> list[Signal]:
+        from airflow_incremental.store.searching import since
+
+        with self._store.read() as conn:
+            return since(conn, places, limit=PAGE)
