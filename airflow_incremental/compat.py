@@ -28,7 +28,6 @@ if TYPE_CHECKING:
         BaseSensorOperator,
         Connection,
         DownstreamTasksSkipped,
-        PokeReturnValue,
         SkipMixin,
         Stats,
         TaskDeferred,
@@ -39,7 +38,9 @@ if TYPE_CHECKING:
     )
     from airflow.providers.standard.operators.hitl import ApprovalOperator
     from airflow.providers.standard.triggers.hitl import HITLTrigger
+    from airflow.sdk import PokeReturnValue
     from airflow.sdk.log import mask_secret
+    from airflow.triggers.shared_stream import SharedStreamProducer
 
 __all__ = [
     "AirflowException",
@@ -58,6 +59,7 @@ __all__ = [
     "DownstreamTasksSkipped",
     "HITLTrigger",
     "PokeReturnValue",
+    "SharedStreamProducer",
     "SkipMixin",
     "Stats",
     "TaskDeferred",
@@ -67,6 +69,7 @@ __all__ = [
     "conf",
     "get_current_context",
     "mask_secret",
+    "state_stores",
     "wait_for_answer",
 ]
 
@@ -74,6 +77,8 @@ __all__ = [
 _HOMES = {
     "ApprovalOperator": "airflow.providers.standard.operators.hitl",
     "HITLTrigger": "airflow.providers.standard.triggers.hitl",
+    "PokeReturnValue": "airflow.sdk",
+    "SharedStreamProducer": "airflow.triggers.shared_stream",  # since Airflow 3.3
     "mask_secret": "airflow.sdk.log",
 }
 
@@ -111,3 +116,14 @@ def wait_for_answer(method_name: str, timeout: dt.timedelta | None) -> BaseExcep
     except ImportError:
         return None
     return TaskAwaitingInput(method_name=method_name, timeout=timeout)
+
+
+def state_stores(trigger: object) -> list[Any]:
+    """Return the state stores of all assets that an event trigger is watched by; none before Airflow 3.3, which has no such thing.
+
+    Airflow's own access, which knows no assets in a trigger, refuses to choose between several.
+    """
+    access = getattr(trigger, "asset_state_store", None)
+    if access is None:
+        return []
+    return [*access._by_name.values(), *access._by_uri.values()]  # noqa: SLF001
