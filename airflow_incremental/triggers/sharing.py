@@ -7,7 +7,8 @@ assets only; what deferred tasks wait for is shared here.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterator
+import logging
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -20,6 +21,8 @@ from airflow_incremental.operators.runtime import catalog_of
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
     from pyiceberg.table import Table
+
+log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -44,10 +47,6 @@ class Look:
         # Shielded: one that stops waiting takes nothing away from the others.
         answer: Answer = await asyncio.shield(self._answers[key])
         return answer
-
-    async def sleep(self, interval: float) -> None:
-        """Sleep until the look is so many seconds old, so that all that wait for the table wake up together."""
-        await asyncio.sleep(max(0.0, self.at + interval - asyncio.get_running_loop().time()))
 
 
 @attrs.define(eq=False)
@@ -111,3 +110,24 @@ def shared_table(iceberg_conn_id: str, identifier: str) -> Iterator[SharedTable]
         shared.waiting -= 1
         if not shared.waiting:
             del tables[key]
+
+
+async def looks(iceberg_conn_id: str, identifier: str, interval: float) -> AsyncGenerator[Look, None]:
+    """Yield looks at a table for ever, together with all others of this event loop; a catalog that does not answer is asked again.
+
+    :param iceberg_conn_id: Airflow connection of the catalog.
+    :param identifier: the table.
+    :param interval: seconds between two looks.
+    """
+    clock = asyncio.get_running_loop().time
+    with shared_table(iceberg_conn_id, identifier) as shared:
+        while True:
+            begun = clock()
+            try:
+                look = await shared.look(interval)
+            except Exception:
+                log.warning("could not look at %s; looking again later", identifier, exc_info=True)
+            else:
+                yield look
+                begun = look.at  # so that all that wait for the table wake up together
+            await asyncio.sleep(max(0.0, begun + interval - clock()))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import logging
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.ranges import format_time, parse_time
-from airflow_incremental.triggers.sharing import Look, shared_table
+from airflow_incremental.triggers.sharing import Look, looks
 
 if TYPE_CHECKING:
     from airflow_incremental.iceberg.waiting import Told
@@ -60,18 +60,11 @@ class WatermarkTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until the table is complete."""
-        with shared_table(self.iceberg_conn_id, self.table) as shared:
-            while True:
-                try:
-                    look = await shared.look(self.poll_interval)
-                except Exception:
-                    log.warning("could not look at %s; looking again later", self.table, exc_info=True)
-                    await asyncio.sleep(self.poll_interval)
-                    continue
+        async with aclosing(looks(self.iceberg_conn_id, self.table, self.poll_interval)) as seen:
+            async for look in seen:
                 if (event := await self._event(look)) is not None:
                     yield event
                     return
-                await look.sleep(self.poll_interval)
 
     async def _event(self, look: Look) -> TriggerEvent | None:
         """Return what a look leads to; None to go on waiting."""
