@@ -29,12 +29,18 @@ if TYPE_CHECKING:
     )
     from airflow_incremental.core.completeness import CompleteThrough
     from airflow_incremental.core.errors import IncrementalError
+    from airflow_incremental.core.signal_values import as_date, as_integer, as_timestamp
+    from airflow_incremental.core.signals import SignalDependency, eq, ge, gt, in_, le, lt
     from airflow_incremental.core.spark import SparkTransform
     from airflow_incremental.core.tables import IcebergSource, IcebergTarget
     from airflow_incremental.operators.assets import iceberg_asset
+    from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.operators.spark_load import SparkLoadOperator
+    from airflow_incremental.sensors.signal import SignalSensor
+    from airflow_incremental.sensors.watermark import WatermarkSensor
     from airflow_incremental.task_groups.load import IncrementalLoad
+    from airflow_incremental.triggers.iceberg import IcebergDataTrigger
 
 __version__ = "0.1.0.dev0"
 
@@ -44,8 +50,10 @@ __all__ = [
     "Between",
     "ColumnRange",
     "CompleteThrough",
+    "EmitSignalOperator",
     "Expectations",
     "Finding",
+    "IcebergDataTrigger",
     "IcebergSource",
     "IcebergTarget",
     "IncrementalError",
@@ -56,14 +64,27 @@ __all__ = [
     "PythonCheck",
     "RowCount",
     "SensitiveData",
+    "SignalDependency",
+    "SignalSensor",
     "SparkLoadOperator",
     "SparkTransform",
     "SqlCheck",
     "Trend",
     "Unique",
     "Volume",
+    "WatermarkSensor",
     "__version__",
+    "as_date",
+    "as_integer",
+    "as_timestamp",
+    "emit_signal",
+    "eq",
+    "ge",
+    "gt",
     "iceberg_asset",
+    "in_",
+    "le",
+    "lt",
 ]
 
 _AUDITS = "airflow_incremental.audits"
@@ -73,8 +94,10 @@ _HOMES = {
     "Between": _AUDITS,
     "ColumnRange": _AUDITS,
     "CompleteThrough": "airflow_incremental.core.completeness",
+    "EmitSignalOperator": "airflow_incremental.operators.emit",
     "Expectations": _AUDITS,
     "Finding": _AUDITS,
+    "IcebergDataTrigger": "airflow_incremental.triggers.iceberg",
     "IcebergSource": "airflow_incremental.core.tables",
     "IcebergTarget": "airflow_incremental.core.tables",
     "IncrementalError": "airflow_incremental.core.errors",
@@ -85,13 +108,26 @@ _HOMES = {
     "PythonCheck": _AUDITS,
     "RowCount": _AUDITS,
     "SensitiveData": _AUDITS,
+    "SignalDependency": "airflow_incremental.core.signals",
+    "SignalSensor": "airflow_incremental.sensors.signal",
     "SparkLoadOperator": "airflow_incremental.operators.spark_load",
     "SparkTransform": "airflow_incremental.core.spark",
     "SqlCheck": _AUDITS,
     "Trend": _AUDITS,
     "Unique": _AUDITS,
     "Volume": _AUDITS,
+    "WatermarkSensor": "airflow_incremental.sensors.watermark",
+    "as_date": "airflow_incremental.core.signal_values",
+    "as_integer": "airflow_incremental.core.signal_values",
+    "as_timestamp": "airflow_incremental.core.signal_values",
+    "emit_signal": "airflow_incremental.operators.emit",
+    "eq": "airflow_incremental.core.signals",
+    "ge": "airflow_incremental.core.signals",
+    "gt": "airflow_incremental.core.signals",
     "iceberg_asset": "airflow_incremental.operators.assets",
+    "in_": "airflow_incremental.core.signals",
+    "le": "airflow_incremental.core.signals",
+    "lt": "airflow_incremental.core.signals",
 }
 
 

@@ -23,7 +23,17 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": name,
-                "python-modules": ["airflow_incremental.operators.load", "airflow_incremental.operators.spark_load"],
+                "python-modules": [
+                    "airflow_incremental.operators.emit",
+                    "airflow_incremental.operators.load",
+                    "airflow_incremental.operators.spark_load",
+                ],
+            }
+        ],
+        "sensors": [
+            {
+                "integration-name": name,
+                "python-modules": ["airflow_incremental.sensors.signal", "airflow_incremental.sensors.watermark"],
             }
         ],
         "hooks": [{"integration-name": name, "python-modules": ["airflow_incremental.hooks.store"]}],
@@ -44,8 +54,21 @@ def get_provider_info() -> dict[str, Any]:
                 },
             }
         ],
-        "triggers": [{"integration-name": name, "python-modules": ["airflow_incremental.triggers.lock"]}],
-        "extra-links": ["airflow_incremental.operators.links.SessionPlanLink"],
+        "triggers": [
+            {
+                "integration-name": name,
+                "python-modules": [
+                    "airflow_incremental.triggers.iceberg",
+                    "airflow_incremental.triggers.lock",
+                    "airflow_incremental.triggers.signal",
+                    "airflow_incremental.triggers.watermark",
+                ],
+            }
+        ],
+        "extra-links": [
+            "airflow_incremental.operators.links.SessionPlanLink",
+            "airflow_incremental.operators.links.SignalsLink",
+        ],
         "config": {
             "incremental": {
                 "description": "Options of airflow-incremental.",

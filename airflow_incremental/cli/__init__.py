@@ -27,10 +27,11 @@ def main() -> None:
     """Run the command line; what is wrong is said in a sentence, with exit code 1."""
     # Airflow's code looks for connections in its own database only where it is told that it may.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from airflow_incremental.cli import signals, store
+    from airflow_incremental.cli import signals, store, subscriptions
 
     app.add_typer(store.app, name="store")
     app.add_typer(signals.app, name="signals")
+    app.add_typer(subscriptions.app, name="subscriptions")
     try:
         app()
     except IncrementalError as error:

@@ -104,6 +104,15 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: 
     console.print(table, soft_wrap=not console.is_terminal)
 
 
+def text_of(dependency: dict[str, Any]) -> str:
+    """Return what is waited for as people write it."""
+    conditions = [
+        f"{key} {operator} {value}" for key, match in dependency["match"].items() for operator, value in match.items()
+    ]
+    joined = [f"joined on {', '.join(dependency['join'])}"] if dependency["join"] else []
+    return " ".join([dependency["name"], *(["where " + " and ".join(conditions)] if conditions else []), *joined])
+
+
 def _text(value: Any) -> str:
     if value is None:
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -16,6 +16,7 @@ from airflow_incremental.cli.options import (
     read_json,
     read_pairs,
     show,
+    text_of,
 )
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.signals import Emitter, SignalDependency
@@ -112,7 +113,7 @@ def waits(
             "run_id": wait.task.run_id,
             "task_id": wait.task.task_id,
             "map_index": wait.task.map_index,
-            "waits_for": [_text_of(dependency) for dependency in wait.dependencies],
+            "waits_for": [text_of(dependency) for dependency in wait.dependencies],
             "closed_by": wait.closed_by,
             "reason": wait.reason,
         }
@@ -160,10 +161,19 @@ def bypass(
     typer.echo(f"wait {done.id} was bypassed by {done.closed_by}: {done.reason}")
 
 
-def _text_of(dependency: dict[str, Any]) -> str:
-    """Return what is waited for as people write it."""
-    conditions = [
-        f"{key} {operator} {value}" for key, match in dependency["match"].items() for operator, value in match.items()
-    ]
-    joined = [f"joined on {', '.join(dependency['join'])}"] if dependency["join"] else []
-    return " ".join([dependency["name"], *(["where " + " and ".join(conditions)] if conditions else []), *joined])
+@app.command()
+def lineage(
+    name: Annotated[str, typer.Argument(help="Name of the signal.")],
+    seq: Annotated[int, typer.Argument(help="Its number among those of the name, see 'signals list'.")],
+    *,
+    up: Annotated[bool, typer.Option("--up", help="What it came from, instead of what it led to.")] = False,
+    depth: Annotated[int, typer.Option(help="Hops from signal to signal.", min=1)] = 10,
+    as_json: AsJson = False,
+    conn_id: StoreConn = STORE_CONN,
+) -> None:
+    """Show which tasks a signal released and which runs it started, what those emitted, and so on; or the way back."""
+    from airflow_incremental.store.lineage import lineage as follow
+
+    with open_store(conn_id).read() as conn:
+        found = follow(conn, name, seq, direction="up" if up else "down", depth=depth)
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.describe()))

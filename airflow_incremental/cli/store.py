@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Annotated
 
 import typer
 
-from airflow_incremental.cli.options import ICEBERG_CONN, STORE_CONN, IcebergConn, StoreConn, open_store
+from airflow_incremental.cli.options import (
+    ICEBERG_CONN,
+    STORE_CONN,
+    AsJson,
+    IcebergConn,
+    StoreConn,
+    open_store,
+    read_duration,
+    show,
+)
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import default_audit_table
+from airflow_incremental.core.ranges import UTC
 
 app = typer.Typer(help="The database of signals and the session log.", no_args_is_help=True)
 
@@ -53,3 +64,21 @@ def rebuild(
         emitted = rewrite_log(store, iceberg_conn_id=iceberg_conn_id, target=target, found=found, signals=signals)
         said = f"{target}: {len(found.processes)} processes, {len(found.sessions)} sessions"
         typer.echo(said + (f", {emitted} signals" if signals else ""))
+
+
+@app.command()
+def clean(
+    older_than: Annotated[str, typer.Option(help="Age of what is removed, such as 90d.")],
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: AsJson = False,
+    conn_id: StoreConn = STORE_CONN,
+) -> None:
+    """Remove old signals, waits and matches, but nothing that an open subscription or wait still needs."""
+    from airflow_incremental.store.cleaning import clean as remove
+
+    removed = remove(open_store(conn_id).write, dt.datetime.now(UTC) - read_duration(older_than), dry_run=dry_run)
+    rows = [{"table": name, "rows": count} for name, count in removed.items()]
+    if not as_json:
+        typer.echo("would be removed:" if dry_run else "removed:")
+    show(rows, columns=("table", "rows"), as_json=as_json, empty="nothing")

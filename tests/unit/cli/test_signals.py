@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from airflow_incremental import cli
+from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import ge, read_dependencies
 from airflow_incremental.store.database import Store
-from airflow_incremental.store.waits import find_wait, open_wait, wait_id
+from airflow_incremental.store.schema import signal
+from airflow_incremental.store.subscriptions import subscribe
+from airflow_incremental.store.waits import find_wait, open_wait, release, wait_id
 from tests.support.stores import TASK, say
 
 
@@ -117,3 +122,38 @@ def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
 def test_upgrade_names_the_store(line: Line, store: Store) -> None:
     say(store, "fact")
     assert store.store_id in line("store", "upgrade")
+
+
+def test_lineage_follows_a_signal_down_and_up(line: Line, store: Store) -> None:
+    emitted = say(store, "fact", hour=6).signal
+    identity = wait_id(TASK, clear_number=0)
+    open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK)
+    release(store, identity, [emitted])
+
+    assert f"wait {identity} released, dag run task" in line("signals", "lineage", "fact", "1")
+    assert line.json("signals", "lineage", "fact", "1", "--up", "--json")["title"] == "fact 1 (hour=6)"
+    assert "no signal 'fact' 2" in line("signals", "lineage", "fact", "2", code=1)
+
+
+def test_subscriptions_are_shown_and_closed(line: Line, store: Store) -> None:
+    with store.write() as conn:
+        subscribe(conn, "orders", read_dependencies([{"name": "fact", "match": {"region": "eu"}}]))
+
+    (shown,) = line.json("subscriptions", "list", "--json")
+    assert (shown["name"], shown["state"], shown["signals"]) == ("orders", "open", ["fact where region = eu"])
+    assert "is closed" in line("subscriptions", "close", "orders")
+    assert line.json("subscriptions", "list", "--json")[0]["state"] == "closed"
+    assert "no subscription 'other'" in line("subscriptions", "close", "other", code=1)
+
+
+def test_clean_says_what_would_go_and_then_removes_it(line: Line, store: Store) -> None:
+    for n in range(3):
+        say(store, "fact", n=n)
+    with store.write() as conn:
+        conn.execute(update(signal).values(created_at=dt.datetime(2020, 1, 1, tzinfo=UTC)))
+    would = line.json("store", "clean", "--older-than", "90d", "--dry-run", "--json")
+    assert {row["table"]: row["rows"] for row in would}["signal"] == 2
+    assert len(line.json("signals", "list", "--json")) == 3
+    assert "removed:" in line("store", "clean", "--older-than", "90d")
+    assert [s["seq"] for s in line.json("signals", "list", "--json")] == [3]
+    assert "is no length of time" in line("store", "clean", "--older-than", "soon", code=1)

@@ -22,12 +22,11 @@ def test_the_metadata_have_airflows_form() -> None:
     jsonschema.validate(get_provider_info(), json.loads(SCHEMA.read_text(encoding="utf-8")))
 
 
-@pytest.mark.parametrize("kind", ["operators", "triggers"])
+@pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
 def test_every_module_it_names_is_there_and_none_is_left_out(kind: str) -> None:
     named = [module for item in get_provider_info()[kind] for module in item["python-modules"]]
     folder = Path(airflow_incremental.__file__).parent / kind
-    base = "Operator" if kind == "operators" else "Trigger"
-    heads = (f"{base}(Base{base}", "LoadOperator(IncrementalLoadOperator")
+    heads = (f"{kind[:-1].title()}(Base", "LoadOperator(IncrementalLoadOperator")
     with_classes = [
         f"airflow_incremental.{kind}.{path.stem}"
         for path in sorted(folder.glob("*.py"))
