@@ -172,7 +172,14 @@ def _look_up(conn: Connection, dependencies: Sequence[SignalDependency]) -> list
 def _wanted(dependency: SignalDependency, name_id: int | None, kinds: Mapping[str, Kind]) -> _Wanted | None:
     params = {key: signal_param.alias() for key in dict.fromkeys((*dependency.match, *dependency.join))}
     conditions = [
-        _holds(condition, params[key], kinds[key], what=f"parameter {key!r} of signal {dependency.name!r}")
+        _holds(
+            condition,
+            # A range of what is joined is not looked up in the index: without statistics, SQLite takes it for narrower than the
+            # values of the join, and goes through all of it for each signal of the partner.
+            params[key].c.value.concat("") if condition.is_range and dependency.join else params[key].c.value,
+            kinds[key],
+            what=f"parameter {key!r} of signal {dependency.name!r}",
+        )
         for key, condition in dependency.match.items()
         if key in kinds
     ]
@@ -185,9 +192,8 @@ def _wanted(dependency: SignalDependency, name_id: int | None, kinds: Mapping[st
     return _Wanted(name_id, params, conditions, join, next(iter(params.values())).c.seq)
 
 
-def _holds(condition: Condition, param: FromClause, kind: Kind, *, what: str) -> ColumnElement[bool]:
-    """Say that a parameter is as asked for; its values are all of one kind, so the letters of kinds never decide."""
-    value = param.c.value
+def _holds(condition: Condition, value: ColumnElement[str], kind: Kind, *, what: str) -> ColumnElement[bool]:
+    """Say that a value is as asked for; those of a parameter are all of one kind, so the letters of kinds never decide."""
     wanted = [encode(read_as(kind, each, what=what)) for each in condition.values]
     if condition.operator in ("=", "in"):
         return value.in_(wanted)
