@@ -107,11 +107,10 @@ class SignalSensor(BaseSensorOperator):
             released = self._look(context).released
         return PokeReturnValue(is_done=released is not None, xcom_value=released)
 
-    def resume(self, context: Context, event: Mapping[str, Any], until: str) -> list[dict[str, Any]]:
+    def resume(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Look again after the triggerer has woken the task.
 
-        :param event: why it was woken.
-        :param until: when its time is over, as ISO 8601.
+        :param event: why it was woken, and until when it may wait.
         """
         if error := event.get("error"):
             raise AirflowFailException(error)
@@ -129,7 +128,7 @@ class SignalSensor(BaseSensorOperator):
             self._close(context)
             raise self._gives_up(event.get("trouble", ""))
         # What woke it is gone again: signals were cleaned away in between.
-        raise self._deferred(look, dt.datetime.fromisoformat(until))
+        raise self._deferred(look, dt.datetime.fromisoformat(event["until"]))
 
     def _deferred(self, look: _Look, until: dt.datetime) -> TaskDeferred:
         from airflow_incremental.triggers.signal import SignalTrigger
@@ -143,7 +142,7 @@ class SignalSensor(BaseSensorOperator):
             poll_interval=self.poke_interval,
             incremental_conn_id=self.incremental_conn_id,
         )
-        return TaskDeferred(trigger=trigger, method_name="resume", kwargs={"until": until.isoformat()})
+        return TaskDeferred(trigger=trigger, method_name="resume")
 
     def _wait_here(self, context: Context) -> Any:
         try:

@@ -72,7 +72,7 @@ class SignalTrigger(BaseTrigger):
         except asyncio.TimeoutError:
             trouble = self._trouble or (self._poller.trouble if self._poller else "")
             why = {"timed_out": True, "trouble": trouble}
-        yield TriggerEvent({"wait": self.wait_id, **why})  # type: ignore[no-untyped-call]
+        yield TriggerEvent({"wait": self.wait_id, "until": self.until, **why})  # type: ignore[no-untyped-call]
 
     async def _reason(self) -> dict[str, Any]:
         from airflow_incremental.store.waits import BYPASS

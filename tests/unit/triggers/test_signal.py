@@ -37,7 +37,9 @@ def trigger(store: Store, *signals: dict[str, Any], timeout: float = 60, **chang
 
 async def first(waiting: SignalTrigger) -> dict[str, Any]:
     async for event in waiting.run():
-        return dict(event.payload)
+        said = dict(event.payload)
+        assert said.pop("until") == waiting.until
+        return said
     return {}
 
 

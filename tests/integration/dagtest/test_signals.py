@@ -1,0 +1,243 @@
+"""Tasks that emit signals and tasks that wait for them, run by Airflow."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import task
+
+from airflow_incremental.core.errors import StoreError
+from airflow_incremental.core.signal_values import as_integer
+from airflow_incremental.core.signals import SignalDependency, ge
+from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
+from airflow_incremental.sensors.signal import SignalSensor
+from airflow_incremental.store import emitting, searching, waits
+from airflow_incremental.store.database import Store
+from airflow_incremental.store.searching import list_signals
+from airflow_incremental.store.waits import Wait, bypass, find_waits, signals_of_wait
+from tests.integration.dagtest.loads import FailsOnce
+from tests.integration.dagtest.runner import new_dag, run_again, run_dag
+from tests.support.stores import say
+
+#: For tests of gates that do not open.
+SOON = {"poke_interval": 0.1, "timeout": 2}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store, behind the default connection."""
+    file = tmp_path / "signals.db"
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+    opened = Store.open(f"sqlite:///{file}")
+    yield opened
+    opened.close()
+
+
+def waits_of(store: Store, dag_id: str) -> list[Wait]:
+    """Return the waits of a DAG, oldest first."""
+    with store.read() as conn:
+        return find_waits(conn, dag_id=dag_id)[::-1]
+
+
+def released_by(store: Store, wait: Wait) -> list[tuple[str, int]]:
+    with store.read() as conn:
+        return [(signal.name, signal.seq) for signal in signals_of_wait(conn, wait.id)]
+
+
+@contextmanager
+def once_it_waits(store: Store, dag_id: str, work: Callable[[Wait], object]) -> Iterator[None]:
+    """Do work in a thread after a task of the DAG has opened its wait, and some time for it to be deferred."""
+
+    def wait_and_work() -> None:
+        until = time.monotonic() + 60
+        while not (found := waits_of(store, dag_id)) and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1)
+        work(found[0])
+
+    thread = threading.Thread(target=wait_and_work)
+    thread.start()
+    yield
+    thread.join()
+
+
+def test_a_gate_opens_on_history_and_says_which_signal_it_was(dag_id: str, store: Store) -> None:
+    with new_dag(dag_id) as dag:
+        emit = EmitSignalOperator(
+            task_id="emit",
+            name="signup_fact",
+            parameters={"hour": as_integer("{{ params.hour }}"), "region": "eu"},
+            payload={"run": "{{ run_id }}"},
+        )
+        gate = SignalSensor(task_id="gate", name="signup_fact", match={"hour": ge("{{ params.hour }}"), "region": "eu"})
+        emit >> gate
+    dag.params["hour"] = 6
+    run = run_dag(dag)
+    assert run.state == "success"
+    emitted = run.xcom("emit")
+    assert emitted["new"] is True
+    assert (emitted["params"], emitted["payload"]) == ({"hour": 6, "region": "eu"}, {"run": run.run_id})
+    assert (emitted["emitter"]["dag_id"], emitted["emitter"]["task_id"]) == (dag_id, "emit")
+    assert run.xcom("gate") == [{key: value for key, value in emitted.items() if key != "new"}]
+    (wait,) = waits_of(store, dag_id)
+    assert (wait.state, wait.task.task_id, wait.task.run_id) == ("released", "gate", run.run_id)
+    assert released_by(store, wait) == [("signup_fact", 1)]
+
+
+def test_a_gate_waits_in_the_triggerer_for_signals_that_fit_each_other(dag_id: str, store: Store) -> None:
+    with new_dag(dag_id) as dag:
+        SignalSensor(
+            task_id="gate",
+            signals=[SignalDependency("a", join=("day",)), {"name": "b", "match": {"region": "eu"}, "join": ["date"]}],  # type: ignore[arg-type]
+            poke_interval=0.1,
+        )
+
+    def emit(_: Wait) -> None:
+        say(store, "a", day="mon")
+        say(store, "b", date="tue", region="eu")
+        say(store, "a", day="tue")
+
+    with once_it_waits(store, dag_id, emit):
+        run = run_dag(dag)
+    assert run.state == "success"
+    assert [(signal["name"], signal["seq"]) for signal in run.xcom("gate")] == [("a", 2), ("b", 1)]
+    (wait,) = waits_of(store, dag_id)
+    assert released_by(store, wait) == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("mode", ["deferred", "poke"])
+@pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
+def test_a_gate_that_stays_shut_gives_up_for_good(
+    dag_id: str, store: Store, mode: str, soft_fail: bool, state: str
+) -> None:
+    say(store, "a", region="us")
+    with new_dag(dag_id) as dag:
+        SignalSensor(
+            task_id="gate",
+            name="a",
+            match={"region": "eu"},
+            soft_fail=soft_fail,
+            deferrable=mode == "deferred",
+            retry_delay=0,
+            **SOON,
+        )
+    run = run_dag(dag)
+    assert run.tasks == {"gate": state}
+    assert run.tries == {"gate": 1}
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["timed_out"]
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_gate_that_waits_in_a_worker_opens_and_keeps_its_lineage(dag_id: str, store: Store, mode: str) -> None:
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", deferrable=False, mode=mode, poke_interval=0.2, timeout=60)
+    with once_it_waits(store, dag_id, lambda _: say(store, "a", hour=6)):
+        run = run_dag(dag)
+    assert run.state == "success"
+    assert [signal["params"] for signal in run.xcom("gate")] == [{"hour": 6}]
+    (wait,) = waits_of(store, dag_id)
+    assert (wait.state, released_by(store, wait)) == ("released", [("a", 1)])
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_person_lets_a_step_go_on(dag_id: str, store: Store, deferrable: bool) -> None:
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", deferrable=deferrable, poke_interval=0.1, timeout=60)
+    with once_it_waits(store, dag_id, lambda wait: bypass(store, wait.id, by="ann", reason="source is late")):
+        run = run_dag(dag)
+    assert run.state == "success"
+    assert run.xcom("gate") == []
+    assert run.xcom("gate", "bypassed") == {"by": "ann", "reason": "source is late"}
+    (wait,) = waits_of(store, dag_id)
+    assert (wait.state, released_by(store, wait)) == ("bypassed", [])
+
+
+def test_tries_share_a_wait_and_its_outcome(dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "signals_of_wait", FailsOnce(waits.signals_of_wait))  # right after the release
+    say(store, "a", hour=6)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", retry_delay=0)
+    run = run_dag(dag)
+    assert (run.state, run.tries) == ("success", {"gate": 2})
+    assert [signal["seq"] for signal in run.xcom("gate")] == [1]
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["released"]
+
+
+def test_a_cleared_step_waits_anew_and_looks_into_history(dag_id: str, store: Store) -> None:
+    say(store, "a", hour=6)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a")
+    run = run_again(dag, run_dag(dag))
+    assert run.state == "success"
+    assert [(w.state, released_by(store, w)) for w in waits_of(store, dag_id)] == [("released", [("a", 1)])] * 2
+
+
+def test_a_store_that_is_down_is_tried_again(dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emitting, "emit", FailsOnce(emitting.emit, StoreError("down")))
+    monkeypatch.setattr(waits, "open_wait", FailsOnce(waits.open_wait, StoreError("down")))
+    with new_dag(dag_id) as dag:
+        emit = EmitSignalOperator(task_id="emit", name="a", retry_delay=0)
+        emit >> SignalSensor(task_id="gate", name="a", retry_delay=0)
+    run = run_dag(dag)
+    assert (run.state, run.tries) == ("success", {"emit": 2, "gate": 2})
+    with store.read() as conn:
+        assert len(list_signals(conn, None, limit=10)) == 1
+
+
+def test_an_emit_whose_answer_was_lost_is_one_row_and_says_so(
+    dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emitting, "emit", FailsOnce(emitting.emit, after=True))
+    with new_dag(dag_id) as dag:
+        EmitSignalOperator(task_id="emit", name="a", parameters={"hour": 6}, retry_delay=0)
+    run = run_dag(dag)
+    assert (run.state, run.tries) == ("success", {"emit": 2})
+    assert (run.xcom("emit")["new"], run.xcom("emit")["seq"]) == (False, 1)
+    with store.read() as conn:
+        assert len(list_signals(conn, None, limit=10)) == 1
+
+
+def test_a_parameter_of_another_kind_is_not_tried_again(dag_id: str, store: Store) -> None:
+    say(store, "a", hour=6)
+    with new_dag(dag_id) as dag:
+        EmitSignalOperator(task_id="emit", name="a", parameters={"hour": "six"}, retry_delay=0)
+        SignalSensor(task_id="gate", name="a", match={"hour": "six"}, retry_delay=0)
+    run = run_dag(dag)
+    assert (run.tasks, run.tries) == ({"emit": "failed", "gate": "failed"}, {"emit": 1, "gate": 1})
+
+
+def test_tasks_emit_by_a_function(dag_id: str, store: Store) -> None:
+    with new_dag(dag_id) as dag:
+
+        @task
+        def work(hour: int) -> Any:
+            return emit_signal("a", {"hour": hour}, payload=["x"])
+
+        SignalSensor.partial(task_id="gate").expand(match=[{"hour": 1}, {"hour": 2}], name=["a"]) << work.expand(
+            hour=[1, 2]
+        )
+    run = run_dag(dag)
+    assert run.state == "success"
+    with store.read() as conn:
+        found = list_signals(conn, SignalDependency("a"), limit=10)
+    assert {(s.params["hour"], s.emitter.task_id, s.emitter.map_index, s.emitter.source) for s in found} == {
+        (1, "work", 0, "task"),
+        (2, "work", 1, "task"),
+    }
+    released = {released_by(store, wait)[0] for wait in waits_of(store, dag_id)}
+    assert len(released) == len(waits_of(store, dag_id)) == 2
+
+
+def test_a_program_outside_airflow_emits_by_the_function(store: Store) -> None:
+    assert emit_signal("a", {"hour": 6})["new"] is True
+    again = emit_signal("a", {"hour": 6}, request_id=None)
+    assert (again["new"], again["emitter"]["source"], again["emitter"]["dag_id"]) == (False, "function", "")
+    with store.read() as conn:
+        assert searching.newest(conn, ["a"]) == {"a": 1}
