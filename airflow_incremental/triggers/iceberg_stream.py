@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.compat import SharedStreamProducer
+from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.triggers.iceberg import Poll
 from airflow_incremental.triggers.sharing import looks
 
@@ -35,7 +36,16 @@ class LookProducer(SharedStreamProducer):
                 yield poll, poll
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Keep the places of polls whose events are all stored; one that was not stored comes again after a restart."""
+        """Keep the places of polls whose events are all stored.
+
+        :raises IncrementalError: an event of a poll was not stored in time. Later places must not be kept then, as they stand for
+            it too: Airflow starts all watchers of the stream anew, from the places they kept.
+        """
         for item in batch:
-            if item.outcome.is_clean:
-                await item.broker_payload.save()
+            if item.outcome.failed:
+                raise IncrementalError(
+                    "Airflow did not store an event of a watched table in time",
+                    expected="events stored within [triggerer] shared_stream_ack_timeout",
+                    hint="nothing is lost: the watchers start again from the places they kept, and tell it again",
+                )
+            await item.broker_payload.save()
