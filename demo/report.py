@@ -106,6 +106,27 @@ class Killed:
 
 
 @attrs.frozen(kw_only=True)
+class Announced:
+    """What became of the signals of publishes, in the DAG that they start.
+
+    :param pairs: pairs of signals that were found.
+    :param claimed: pairs that a run took.
+    :param until: hour up to which the newest pair is complete, as ISO 8601.
+    :param ready: hour of the newest signal that the DAG emitted in the end; None if there is none.
+    """
+
+    pairs: int
+    claimed: int
+    until: str | None
+    ready: str | None
+
+    @property
+    def right(self) -> bool:
+        """Whether no pair was left over, and the last one was announced."""
+        return self.pairs > 0 and self.claimed == self.pairs and self.ready == self.until
+
+
+@attrs.frozen(kw_only=True)
 class TickReport:
     """One delivery: what it brought, and how the runs after it went."""
 
@@ -127,6 +148,8 @@ class Report:
     blocked: AuditBlocked | None
     killed: Killed | None
     seconds: float
+    #: None where no DAG is started by signals.
+    announced: Announced | None = None
 
     @property
     def audit_blocked(self) -> bool:
@@ -142,7 +165,8 @@ class Report:
     def good(self) -> bool:
         """Whether everything was as it should be."""
         right = bool(self.targets) and all(t.matches_full_recompute for t in self.targets.values())
-        return right and self.audit_blocked and self.killed_and_recovered
+        announced = self.announced is None or self.announced.right
+        return right and self.audit_blocked and self.killed_and_recovered and announced
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -154,6 +178,7 @@ class Report:
             "audit_blocked_details": None if self.blocked is None else attrs.asdict(self.blocked),
             "killed_and_recovered": self.killed_and_recovered,
             "killed_and_recovered_details": None if self.killed is None else attrs.asdict(self.killed),
+            "announced": None if self.announced is None else attrs.asdict(self.announced),
             "seconds": round(self.seconds, 1),
         }
 
@@ -186,6 +211,7 @@ class Report:
             "",
             f"Bad delivery: {self._blocked_line()}",
             f"Killed task:  {self._killed_line()}",
+            *([] if self.announced is None else [f"Signals:      {self._announced_line(self.announced)}"]),
         ]
         return "\n".join(lines)
 
@@ -196,6 +222,15 @@ class Report:
         kept_out = "nothing was published" if b.published_nothing else "BUT SOMETHING WAS PUBLISHED"
         then = "sent again, it was loaded" if b.loaded_after_repair else "SENT AGAIN, IT WAS NOT LOADED"
         return f"delivery {b.tick} held {b.bad_rows} bad rows, task {b.failed_task} failed and {kept_out}; {then}."
+
+    @staticmethod
+    def _announced_line(a: Announced) -> str:
+        end = (
+            f"flights are announced as ready until {a.ready}"
+            if a.right
+            else f"BUT READY UNTIL {a.ready}, NOT {a.until}"
+        )
+        return f"{a.pairs} pairs of publishes started runs, {a.claimed} were taken, each once; {end}."
 
     def _killed_line(self) -> str:
         if self.killed is None:

@@ -16,6 +16,7 @@ from pyiceberg.table import Table
 
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.state import published
+from demo.announced import announced
 from demo.flights import Tick, load_planes
 from demo.landing import (
     Lakehouse,
@@ -26,7 +27,7 @@ from demo.landing import (
     land,
     spoil,
 )
-from demo.report import AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
+from demo.report import Announced, AuditBlocked, Killed, Report, TargetReport, TickReport, report_target
 from demo.stack import AirflowStack
 
 
@@ -63,6 +64,8 @@ class Demo:
     #: DAGs that are not, named as their processes, in order: they run when the table they read has been published to. What they
     #: write depends on the order of flights, so it goes as far as the hours are complete.
     followers: ClassVar[Sequence[str]] = ("aircraft_state", "aircraft")
+    #: The DAG that the signals of publishes start, named as its subscription, and the signal it emits; None if there is none.
+    announcer: ClassVar[tuple[str, str] | None] = ("flights_ready", "flights.ready")
     #: The DAG whose audits see what is wrong with a bad delivery, and the process in it.
     audited: ClassVar[tuple[str, str]] = ("flight_fact", "flight_fact")
     #: The task that is killed, by DAG and id, and its process: it runs all steps of a session.
@@ -80,7 +83,7 @@ class Demo:
         """
         began = time.monotonic()
         self._prepare()
-        for dag_id in (*self.triggered, *self.followers):
+        for dag_id in (*self.triggered, *self.followers, *(self.announcer or ())[:1]):
             self.stack.client.unpause(dag_id)
         ticks, landed = [], pa.table({})
         for tick in self.ticks:
@@ -92,8 +95,16 @@ class Demo:
             targets={identifier: self._report(process, landed) for process, identifier in self.targets.items()},
             blocked=self._blocked,
             killed=self._killed,
+            announced=self._announced(),
             seconds=time.monotonic() - began,
         )
+
+    def _announced(self) -> Announced | None:
+        if self.announcer is None:
+            return None
+        dag_id, ready = self.announcer
+        home = self.stack.config.home
+        return announced(self.stack.client, home, name=dag_id, ready=ready, patience=self.patience)
 
     def _prepare(self) -> None:
         """Make the tables that no load makes."""

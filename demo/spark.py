@@ -36,6 +36,7 @@ class SparkDemo(Demo):
     }
     triggered: ClassVar[Sequence[str]] = (_DAG,)
     followers: ClassVar[Sequence[str]] = ()
+    announcer: ClassVar[tuple[str, str] | None] = None
     audited: ClassVar[tuple[str, str]] = (_DAG, "flight_fact")
     victim: ClassVar[tuple[str, str, str]] = (_DAG, "hourly_departures", "hourly_departures")
     #: A run starts two drivers, one after the other, which is a minute on an idle machine.

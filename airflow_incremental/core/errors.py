@@ -24,6 +24,10 @@ class IncrementalError(Exception):
         self.hint = hint
         super().__init__(found, expected, hint)
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Return how to make it again in another process: its arguments go by name."""
+        return _again, (type(self), self.found, self.expected, self.hint)
+
     def __str__(self) -> str:
         # What was found may end with a table.
         parts = [self.found if self.found.endswith("\n") else self.found.rstrip(".") + "."]
@@ -32,6 +36,10 @@ class IncrementalError(Exception):
         if self.hint:
             parts.append(f"What to do: {self.hint.rstrip('.')}.")
         return " ".join(parts)
+
+
+def _again(kind: type[IncrementalError], found: str, expected: str, hint: str) -> IncrementalError:
+    return kind(found, expected=expected, hint=hint)
 
 
 class ArgumentError(IncrementalError, ValueError):

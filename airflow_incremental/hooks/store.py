@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: What of a connection's extra is passed on to PostgreSQL's driver.
 _PASSED_ON = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
+#: In Airflow's home: the store where nobody configured one.
+DEFAULT_FILE = "incremental.db"
 #: (process id, address) -> open store. Airflow forks tasks, and a child must not use its parent's connections.
 _OPEN: dict[tuple[int, str], Store] = {}
 
@@ -99,7 +101,7 @@ class IncrementalStoreHook(BaseHook):
 def default_file() -> Path:
     """Return the SQLite file that is the store where nobody configured one."""
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    return Path(home).expanduser() / "incremental.db"
+    return Path(home).expanduser() / DEFAULT_FILE
 
 
 def url_of(connection: Connection) -> URL:

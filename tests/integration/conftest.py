@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from demo.stack import AirflowStack
 from tests.integration.postgres import PostgresServer
 
 DAGS = Path(__file__).parent / "dags"
+#: A triggerer that was killed is missed soon.
+OPTIONS = {"triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "8"}}
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +25,17 @@ def airflow_lakehouse(tmp_path_factory: pytest.TempPathFactory, postgres: Postgr
 
 
 @pytest.fixture(scope="session")
+def airflow_signals(postgres: PostgresServer) -> str:
+    """The address of the store behind the connection ``incremental_default`` of ``airflow_stack``."""
+    return postgres.create_database("stack_signals", driver="psycopg2")
+
+
+@pytest.fixture(scope="session")
 def airflow_stack(
-    tmp_path_factory: pytest.TempPathFactory, airflow_lakehouse: Lakehouse, postgres: PostgresServer
+    tmp_path_factory: pytest.TempPathFactory,
+    airflow_lakehouse: Lakehouse,
+    airflow_signals: str,
+    postgres: PostgresServer,
 ) -> Iterator[AirflowStack]:
     """A running Airflow with the DAGs of ``tests/integration/dags``, all paused until a test unpauses its own.
 
@@ -32,5 +44,10 @@ def airflow_stack(
     """
     home = tmp_path_factory.mktemp("airflow")
     database = postgres.create_database("airflow", driver="psycopg2")
-    with AirflowStack(home=home, dags=DAGS, database=database, environment=airflow_lakehouse.connection()) as stack:
+    connection = {"conn_type": "postgres", "extra": {"url": airflow_signals}}
+    environment = {
+        **airflow_lakehouse.connection(),
+        "AIRFLOW_CONN_INCREMENTAL_DEFAULT": json.dumps(connection),
+    }
+    with AirflowStack(home=home, dags=DAGS, database=database, environment=environment, options=OPTIONS) as stack:
         yield stack
