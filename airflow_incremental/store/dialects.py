@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import JSON, ColumnElement, Connection, Table, func
 from sqlalchemy.dialects import postgresql, sqlite
 
 
@@ -15,4 +16,15 @@ def insert_into(conn: Connection, table: Table) -> Any:
 
 def insert_or_leave(conn: Connection, table: Table) -> Any:
     """Return an insert that does nothing about a row that is there."""
-    return insert_into(conn, table).on_conflict_do_nothing()
+    return _insert_or_leave(conn.dialect.name, table)
+
+
+@cache
+def _insert_or_leave(dialect: str, table: Table) -> Any:
+    return (postgresql if dialect == "postgresql" else sqlite).insert(table).on_conflict_do_nothing()
+
+
+def object_of(dialect: str, key: ColumnElement[str], value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Aggregate keys and values into one JSON object; SQLite's is empty where there is none, PostgreSQL's is none."""
+    aggregate = func.json_object_agg if dialect == "postgresql" else func.json_group_object
+    return aggregate(key, value, type_=JSON)

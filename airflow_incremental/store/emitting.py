@@ -8,16 +8,17 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signal_values import Kind, Value, encode, kind_of, plain_value, read_as
 from airflow_incremental.core.signals import Emitter, Signal, check_name, dump_payload, identity_of, read_params
 from airflow_incremental.store.database import Store
-from airflow_incremental.store.dialects import insert_or_leave
+from airflow_incremental.store.dialects import insert_or_leave, object_of
 from airflow_incremental.store.reading import one_signal
 from airflow_incremental.store.schema import signal, signal_kind, signal_name, signal_param
 
@@ -83,11 +84,17 @@ def emit(store: Store, emission: Emission) -> Emitted:
 
 def emit_on(conn: Connection, emission: Emission) -> Emitted:
     """Emit a signal in the caller's transaction."""
-    name_id, seq = _next(conn, emission.name)
-    params = _of_known_kinds(conn, name_id, emission)
+    name_id, seq, kinds = _next(conn, emission.name)
+    if not emission.params.keys() <= kinds.keys():
+        kinds = _fix_kinds(conn, name_id, emission)
+    params = {
+        key: read_as(kinds[key], value, what=f"parameter {key!r} of signal {emission.name!r}")
+        for key, value in emission.params.items()
+    }
     said = Signal(
         name=emission.name,
         seq=seq,
+        # Of the values as they are kept: a text and the time that it was read as are one fact.
         identity=emission.request_id or identity_of(emission.name, params),
         params=params,
         payload=None if emission.payload is None else json.loads(emission.payload),
@@ -103,45 +110,52 @@ def emit_on(conn: Connection, emission: Emission) -> Emitted:
         "created_at": said.created_at,
         **attrs.asdict(emission.emitter),
     }
-    if conn.execute(insert_or_leave(conn, signal).values(row).returning(signal.c.seq)).first() is None:
-        conn.execute(update(signal_name).where(signal_name.c.id == name_id).values(last_seq=seq - 1))
+    if conn.execute(insert_or_leave(conn, signal), row).rowcount == 0:
+        conn.execute(_SET_BACK, {"of": name_id})
         return Emitted(signal=one_signal(conn, name_id, said.identity), new=False)
     if params:
         conn.execute(
-            insert(signal_param),
+            _PARAMS,
             [{"name_id": name_id, "seq": seq, "param": key, "value": encode(value)} for key, value in params.items()],
         )
     return Emitted(signal=said, new=True)
 
 
-def _next(conn: Connection, name: str) -> tuple[int, int]:
-    """Lock the name, and return its id and the next place."""
-    count_up = (
-        update(signal_name)
-        .where(signal_name.c.name == name)
-        .values(last_seq=signal_name.c.last_seq + 1)
-        .returning(signal_name.c.id, signal_name.c.last_seq)
-    )
-    found = conn.execute(count_up).first()
+# Statements are made once: to make one takes longer than to execute it.
+_NAMED = update(signal_name).where(signal_name.c.name == bindparam("of")).values(last_seq=signal_name.c.last_seq + 1)
+_SET_BACK = update(signal_name).where(signal_name.c.id == bindparam("of")).values(last_seq=signal_name.c.last_seq - 1)
+_KINDS = select(signal_kind.c.param, signal_kind.c.kind).where(signal_kind.c.name_id == bindparam("of"))
+_PARAMS = insert(signal_param)
+
+
+@cache
+def _count_up(dialect: str) -> Any:
+    kinds = select(object_of(dialect, signal_kind.c.param, signal_kind.c.kind))
+    kinds = kinds.where(signal_kind.c.name_id == signal_name.c.id).correlate(signal_name)
+    return _NAMED.returning(signal_name.c.id, signal_name.c.last_seq, kinds.scalar_subquery())
+
+
+def _next(conn: Connection, name: str) -> tuple[int, int, dict[str, Kind]]:
+    """Lock the name; return its id, the next place, and the kinds of its parameters.
+
+    Whoever had to wait for the lock may miss kinds that were fixed meanwhile: of what it reads, PostgreSQL reads anew only the row
+    that it locks.
+    """
+    count_up = _count_up(conn.dialect.name)
+    found = conn.execute(count_up, {"of": name}).first()
     if found is None:
-        conn.execute(insert_or_leave(conn, signal_name).values(name=name, last_seq=0))
-        found = conn.execute(count_up).one()
-    return int(found[0]), int(found[1])
+        conn.execute(insert_or_leave(conn, signal_name), {"name": name, "last_seq": 0})
+        found = conn.execute(count_up, {"of": name}).one()
+    name_id, seq, kinds = found
+    return name_id, seq, kinds or {}
 
 
-def _of_known_kinds(conn: Connection, name_id: int, emission: Emission) -> dict[str, Value]:
-    """Return the parameters as of the kinds that they have had since the first signal of the name."""
-    rows = conn.execute(select(signal_kind.c.param, signal_kind.c.kind).where(signal_kind.c.name_id == name_id))
-    known: dict[str, Kind] = {row.param: row.kind for row in rows}
-    read = {
-        key: read_as(known[key], value, what=f"parameter {key!r} of signal {emission.name!r}")
-        if key in known
-        else value
-        for key, value in emission.params.items()
-    }
-    fresh = [
-        {"name_id": name_id, "param": key, "kind": kind_of(value)} for key, value in read.items() if key not in known
-    ]
-    if fresh:
-        conn.execute(insert(signal_kind), fresh)
-    return read
+def _fix_kinds(conn: Connection, name_id: int, emission: Emission) -> dict[str, Kind]:
+    """Give parameters that no signal of a locked name had yet the kind of their first value; return the kinds of all."""
+    kinds: dict[str, Kind] = {row.param: row.kind for row in conn.execute(_KINDS, {"of": name_id})}
+    fixed = {key: kind_of(value) for key, value in emission.params.items() if key not in kinds}
+    if fixed:
+        conn.execute(
+            insert(signal_kind), [{"name_id": name_id, "param": key, "kind": kind} for key, kind in fixed.items()]
+        )
+    return kinds | fixed
