@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from airflow_incremental.operators.assets import iceberg_asset
     from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
     from airflow_incremental.operators.load import IncrementalLoadOperator
+    from airflow_incremental.operators.matches import ClaimMatchesOperator, claim_matches
     from airflow_incremental.operators.spark_load import SparkLoadOperator
     from airflow_incremental.sensors.signal import SignalSensor
     from airflow_incremental.sensors.watermark import WatermarkSensor
     from airflow_incremental.task_groups.load import IncrementalLoad
     from airflow_incremental.triggers.iceberg import IcebergDataTrigger
+    from airflow_incremental.triggers.subscription import SignalMatchTrigger
 
 __version__ = "0.1.0.dev0"
 
@@ -48,6 +50,7 @@ __all__ = [
     "AcceptedValues",
     "Audit",
     "Between",
+    "ClaimMatchesOperator",
     "ColumnRange",
     "CompleteThrough",
     "EmitSignalOperator",
@@ -65,6 +68,7 @@ __all__ = [
     "RowCount",
     "SensitiveData",
     "SignalDependency",
+    "SignalMatchTrigger",
     "SignalSensor",
     "SparkLoadOperator",
     "SparkTransform",
@@ -77,6 +81,7 @@ __all__ = [
     "as_date",
     "as_integer",
     "as_timestamp",
+    "claim_matches",
     "emit_signal",
     "eq",
     "ge",
@@ -92,6 +97,7 @@ _HOMES = {
     "AcceptedValues": _AUDITS,
     "Audit": _AUDITS,
     "Between": _AUDITS,
+    "ClaimMatchesOperator": "airflow_incremental.operators.matches",
     "ColumnRange": _AUDITS,
     "CompleteThrough": "airflow_incremental.core.completeness",
     "EmitSignalOperator": "airflow_incremental.operators.emit",
@@ -109,6 +115,7 @@ _HOMES = {
     "RowCount": _AUDITS,
     "SensitiveData": _AUDITS,
     "SignalDependency": "airflow_incremental.core.signals",
+    "SignalMatchTrigger": "airflow_incremental.triggers.subscription",
     "SignalSensor": "airflow_incremental.sensors.signal",
     "SparkLoadOperator": "airflow_incremental.operators.spark_load",
     "SparkTransform": "airflow_incremental.core.spark",
@@ -119,6 +126,7 @@ _HOMES = {
     "WatermarkSensor": "airflow_incremental.sensors.watermark",
     "as_date": "airflow_incremental.core.signal_values",
     "as_integer": "airflow_incremental.core.signal_values",
+    "claim_matches": "airflow_incremental.operators.matches",
     "as_timestamp": "airflow_incremental.core.signal_values",
     "emit_signal": "airflow_incremental.operators.emit",
     "eq": "airflow_incremental.core.signals",

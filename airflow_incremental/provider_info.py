@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_incremental.operators.emit",
                     "airflow_incremental.operators.load",
+                    "airflow_incremental.operators.matches",
                     "airflow_incremental.operators.spark_load",
                 ],
             }
@@ -61,6 +62,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_incremental.triggers.iceberg",
                     "airflow_incremental.triggers.lock",
                     "airflow_incremental.triggers.signal",
+                    "airflow_incremental.triggers.subscription",
                     "airflow_incremental.triggers.watermark",
                 ],
             }

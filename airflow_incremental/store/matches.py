@@ -46,12 +46,15 @@ class Match:
         }
 
 
-def unannounced(conn: Connection, name: str, limit: int) -> list[Match]:
-    """Return the oldest matches of a subscription whose event may not have reached Airflow yet."""
+def unannounced(conn: Connection, name: str, limit: int, *, after: int = 0) -> list[Match]:
+    """Return the oldest matches of a subscription whose event may not have reached Airflow yet.
+
+    :param after: number of a match; only those after it.
+    """
     rows = conn.execute(
         select(match, subscription.c.name)
         .join(subscription)
-        .where(subscription.c.name == name, match.c.announced_at.is_(None))
+        .where(subscription.c.name == name, match.c.announced_at.is_(None), match.c.number > after)
         .order_by(match.c.number)
         .limit(limit)
     ).all()
