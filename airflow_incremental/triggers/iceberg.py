@@ -54,6 +54,9 @@ class IcebergDataTrigger(BaseEventTrigger):
     and loses none. And several assets can be watched with the same arguments: each gets every event. (It is no subclass, because
     importing that one imports pyiceberg, which a DAG file must not.)
 
+    Watch an asset with a name of its own, not that of ``iceberg_asset(table)``: loads name that one too, without watchers, and of
+    several assets with one name Airflow takes the last.
+
     Commits between two polls make one event. It carries ``table``, ``branch``, ``from_snapshot_id``, ``to_snapshot_id``,
     ``operations``, ``rows_added`` and ``history_cut``, see :class:`~airflow_incremental.iceberg.news.News`.
 
