@@ -68,6 +68,7 @@ __all__ = [
     "ask_person",
     "conf",
     "get_current_context",
+    "connection_is_missing",
     "mask_secret",
     "state_stores",
     "wait_for_answer",
@@ -91,6 +92,26 @@ def __getattr__(name: str) -> Any:
     value = getattr(home, name)
     globals()[name] = value
     return value
+
+
+def connection_is_missing(conn_id: str) -> bool:
+    """Say whether Airflow's API server knows for sure that there is no such connection.
+
+    ``get_connection`` does not tell: to it, a server that does not answer for a moment is one that has no connection. Outside tasks
+    and triggers it asks the database itself, so there is nothing to make sure of.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time import task_runner
+    from airflow.sdk.execution_time.comms import ErrorResponse, GetConnection
+
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    if supervisor is None:
+        return True
+    try:
+        answer = supervisor.send(GetConnection(conn_id=conn_id))
+    except AirflowRuntimeError as error:
+        answer = error.error
+    return isinstance(answer, ErrorResponse) and answer.error == ErrorType.CONNECTION_NOT_FOUND
 
 
 def ask_person(ti_id: UUID, question: Mapping[str, Any]) -> Mapping[str, Any]:

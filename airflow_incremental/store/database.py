@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +21,22 @@ from airflow_incremental.store.schema import store as identity
 
 T = TypeVar("T")
 
+_WANTED = "an SQLAlchemy URL of PostgreSQL or of a SQLite file"
 #: Seconds a statement waits for another writer of a SQLite file.
 _BUSY = 30
 #: Seconds to connect to PostgreSQL.
 _CONNECT = 10
-#: How often a whole transaction is tried that failed for a reason that passes, and the pause before the second try, in seconds.
-_TRIES, _PAUSE = 5, 0.1
+#: Seconds after its first failure for which work that failed for a reason that passes is begun again: a database that is started
+#: again takes some.
+_PATIENCE = 10.0
+#: Seconds to the second try, which double to the most.
+_PAUSE, _LONGEST_PAUSE = 0.1, 3.0
 #: SQLSTATE classes and codes of PostgreSQL that pass: lost connections, serialization, deadlock, shutting down, too many clients.
 _PASSING = ("08", "40001", "40P01", "57P", "53300")
+#: What it says to somebody who connects, which has no code, and passes.
+_STARTING = re.compile(
+    "starting up|shutting down|recovery mode|not yet accepting|terminating|too many clients|connection slots"
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -43,21 +53,27 @@ class Store:
     where: str
 
     @classmethod
-    def open(cls, url: str | URL) -> Store:
-        """Open a store, and make or migrate its tables if need be.
+    def open(cls, url: str | URL, *, conn_id: str | None = None) -> Store:
+        """Open a store, and make or migrate its tables if need be; again if that failed for a reason that passes.
 
         :param url: of SQLAlchemy, ``sqlite:///...`` or ``postgresql...://...``.
+        :param conn_id: Airflow connection that it is from, for errors.
         :raises ArgumentError: it is no address of a database that can be a store.
         :raises StoreError: the database does not answer.
         :raises StoreSchemaError: its tables are of a newer version, or not a store's.
         """
         address = _address(url)
-        where = address_without_secrets(address)
+        where = address_without_secrets(address) + (f" (connection {conn_id!r})" if conn_id else "")
         engine = _engine(address)
-        try:
+
+        def make_ready() -> str:
             with translated(where):
                 upgrade(engine, where)
-                store_id = _store_id(engine)
+                with engine.connect() as conn:
+                    return str(conn.execute(select(identity.c.store_id)).scalar_one())
+
+        try:
+            store_id = _with_patience(make_ready)
         except BaseException:
             engine.dispose()
             raise
@@ -84,15 +100,12 @@ class Store:
 
         :param work: has to be right when it is done twice: a commit whose answer was lost may have landed.
         """
-        for attempt in range(1, _TRIES + 1):
-            try:
-                with self.write() as conn:
-                    return work(conn)
-            except StoreError as error:
-                if attempt == _TRIES or not _passes(error):
-                    raise
-                time.sleep(_PAUSE * 2**attempt)
-        raise AssertionError  # the last try returns or raises
+
+        def once() -> T:
+            with self.write() as conn:
+                return work(conn)
+
+        return _with_patience(once)
 
     def check(self, store_id: str) -> None:
         """Raise StoreMismatch unless this is the store that somebody else spoke of."""
@@ -138,7 +151,7 @@ class Cause(Exception):
 
     def __init__(self, error: BaseException | None) -> None:
         self.code = str(getattr(error, "pgcode", None) or getattr(error, "sqlstate", None) or "")
-        self.kind = type(error).__name__
+        self.kind, self.library = type(error).__name__, type(error).__module__.partition(".")[0]
         super().__init__(f"{self.kind}: {_first_line(error)}")
 
 
@@ -150,17 +163,33 @@ def address_without_secrets(url: URL) -> str:
     return f"{url.get_backend_name()}://{url.host or ''}{port}/{url.database or ''}"
 
 
-def _address(url: str | URL) -> URL:
-    wanted = "an SQLAlchemy URL of PostgreSQL or of a SQLite file"
+def read_url(url: str | URL, *, what: str) -> URL:
+    """Read an address.
+
+    :param what: where it is from, for the error, which does not show it: it may hold a password.
+    :raises ArgumentError: it is none.
+    """
     try:
-        address = make_url(url)
-        backend = address.get_backend_name()
-    except (UrlError, NoSuchModuleError, ValueError):
-        raise ArgumentError("the address of the store is no URL", expected=wanted) from None
+        return make_url(url)
+    except (UrlError, ValueError):
+        raise ArgumentError(f"{what} is no URL", expected=_WANTED) from None
+
+
+def _address(url: str | URL) -> URL:
+    address = read_url(url, what="the address of the store")
+    backend = address.drivername.partition("+")[0]
     if backend not in ("postgresql", "sqlite"):
-        raise ArgumentError(f"the store is a database of {backend}", expected=wanted)
+        raise ArgumentError(f"the store is a database of {backend}", expected=_WANTED)
     if backend == "sqlite" and address.database in (None, "", ":memory:"):
-        raise ArgumentError("the store is a SQLite database in memory", expected=wanted, hint="name a file")
+        raise ArgumentError("the store is a SQLite database in memory", expected=_WANTED, hint="name a file")
+    try:
+        address.get_dialect().import_dbapi()
+    except (NoSuchModuleError, ModuleNotFoundError):
+        raise ArgumentError(
+            f"no driver of {address.drivername!r} is installed, which the address of the store asks for",
+            expected="psycopg2 for a store in PostgreSQL, wherever the store is used",
+            hint="pip install 'airflow-incremental[postgres]'",
+        ) from None
     return address
 
 
@@ -177,21 +206,14 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    try:
-        return create_engine(
-            url,
-            pool_pre_ping=True,
-            pool_size=2,
-            max_overflow=8,
-            pool_timeout=_BUSY,
-            connect_args={"connect_timeout": _CONNECT, "application_name": "airflow-incremental"},
-        )
-    except ModuleNotFoundError as error:
-        raise ArgumentError(
-            f"the store is a PostgreSQL database, and its driver {error.name!r} is not installed",
-            expected="psycopg2 wherever the store is used",
-            hint="pip install 'airflow-incremental[postgres]'",
-        ) from error
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_size=2,
+        max_overflow=8,
+        pool_timeout=_BUSY,
+        connect_args={"connect_timeout": _CONNECT, "application_name": "airflow-incremental"},
+    )
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
@@ -211,18 +233,36 @@ def _begin_sqlite(conn: Connection) -> None:
     conn.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _store_id(engine: Engine) -> str:
-    with engine.connect() as conn:
-        return str(conn.execute(select(identity.c.store_id)).scalar_one())
+def _with_patience(work: Callable[[], T]) -> T:
+    """Do work, again and again for a while if it fails for a reason that passes."""
+    failing_since: float | None = None
+    pause = _PAUSE
+    while True:
+        try:
+            return work()
+        except StoreError as error:
+            now = time.monotonic()
+            failing_since = now if failing_since is None else failing_since
+            if now + pause > failing_since + _PATIENCE or not _passes(error.__cause__):
+                raise
+        # Not all together, who were thrown out together.
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def _passes(error: StoreError) -> bool:
-    """Say whether the same transaction may succeed in a moment."""
-    cause = error.__cause__
+def _passes(cause: BaseException | None) -> bool:
+    """Say whether what a database said may be otherwise in a moment."""
     if not isinstance(cause, Cause):
         return False
     text = str(cause)
-    return cause.code.startswith(_PASSING) or (not cause.code and cause.kind == "OperationalError") or "locked" in text
+    if cause.code:
+        return cause.code.startswith(_PASSING)
+    if cause.kind not in ("OperationalError", "InterfaceError"):
+        return False
+    if cause.library == "sqlite3":
+        return "locked" in text
+    # A server that cannot be reached, or one that turns clients away: for good (a wrong password) if it does not say otherwise.
+    return "FATAL:" not in text or _STARTING.search(text) is not None
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 
 from airflow_incremental.core.errors import StoreSchemaError
-from airflow_incremental.store.schema import store
+from airflow_incremental.store.schema import metadata
 
 #: Where Alembic keeps which version the tables have; not its usual name, because Airflow's own tables may be in the same database.
 VERSION_TABLE = "incremental_version"
@@ -60,9 +60,10 @@ def _version(conn: Connection) -> str | None:
 
 def _check(conn: Connection, version: str | None, where: str) -> None:
     if version is None:
-        if inspect(conn).has_table(store.name):
+        taken = metadata.tables.keys() & set(inspect(conn).get_table_names())
+        if taken:
             raise StoreSchemaError(
-                f"the database at {where} has a table {store.name!r} that is not a store's",
+                f"the database at {where} has tables that are not a store's: {', '.join(sorted(taken))}",
                 expected="a database, or a schema of one, without tables of such names",
                 hint="name another database in the connection of the store",
             )

@@ -11,6 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from airflow_incremental.core.errors import ArgumentError, StoreError, StoreMismatch, StoreSchemaError
+from airflow_incremental.store import database
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.migrating import VERSION_TABLE
 from airflow_incremental.store.schema import metadata
@@ -37,6 +38,25 @@ def test_a_store_keeps_its_id(store: Store) -> None:
     with pytest.raises(StoreMismatch, match=r"store other.*incremental_default"):
         again.check("other")
     again.close()
+
+
+def test_a_migration_that_breaks_off_leaves_nothing(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = sa.create_engine(store_url)
+
+    def break_off(*_: object, **__: object) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("alembic.op.create_index", break_off)
+        with pytest.raises(_Killed):
+            Store.open(store_url)
+    assert sa.inspect(engine).get_table_names() == []
+    engine.dispose()
+    Store.open(store_url).close()
+
+
+class _Killed(BaseException):
+    """In the middle."""
 
 
 def _open(url: str, ids: multiprocessing.Queue[str]) -> None:
@@ -66,19 +86,21 @@ def test_a_store_of_a_newer_version_is_refused(store_url: str) -> None:
     assert not caught.value.retryable
 
 
-def test_tables_of_somebody_else_are_refused(store_url: str) -> None:
+@pytest.mark.parametrize("table", ["incremental_store", "incremental_wait"])
+def test_tables_of_somebody_else_are_refused(store_url: str, table: str) -> None:
     engine = sa.create_engine(store_url)
     with engine.begin() as conn:
-        conn.execute(sa.text("CREATE TABLE incremental_store (x INTEGER)"))
+        conn.execute(sa.text(f"CREATE TABLE {table} (x INTEGER)"))
     engine.dispose()
-    with pytest.raises(StoreSchemaError, match="not a store's"):
+    with pytest.raises(StoreSchemaError, match=rf"not a store's: {table}"):
         Store.open(store_url)
 
 
 URL = "postgresql+psycopg2://anna:s3cr3t@127.0.0.1:1/signals"
 
 
-def test_a_database_that_does_not_answer_is_told_without_its_password() -> None:
+def test_a_database_that_does_not_answer_is_told_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_PATIENCE", 0.5)
     with pytest.raises(StoreError, match=r"the store at postgresql://127\.0\.0\.1:1/signals failed") as caught:
         Store.open(URL)
     assert caught.value.retryable
@@ -92,6 +114,7 @@ def test_a_database_that_does_not_answer_is_told_without_its_password() -> None:
     [
         ("not an url", "no URL"),
         ("mysql://localhost/x", "database of mysql"),
+        ("postgresql+nodriver://localhost/x", "no driver of 'postgresql.nodriver'"),
         ("sqlite://", "in memory"),
         ("sqlite:///:memory:", "in memory"),
     ],
@@ -123,26 +146,3 @@ def test_a_transaction_that_fails_leaves_nothing(store: Store) -> None:
         fail()
     with store.read() as conn:
         assert conn.execute(sa.text("SELECT count(*) FROM incremental_signal_name")).scalar() == 0
-
-
-def test_work_that_may_pass_is_done_again_and_other_work_is_not(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_incremental.store.database._PAUSE", 0.001)
-    tries = []
-
-    def work(conn: sa.Connection) -> int:
-        tries.append(1)
-        if len(tries) < 3:
-            error = sa.exc.OperationalError("x", None, _Lost())
-            raise error
-        return int(conn.execute(sa.text("SELECT 7")).scalar_one())
-
-    assert store.writing(work) == 7
-    assert len(tries) == 3
-    with pytest.raises(StoreError):
-        store.writing(lambda conn: conn.execute(sa.text("SELECT * FROM nowhere")))
-
-
-class _Lost(Exception):
-    """What psycopg2 says of a deadlock."""
-
-    pgcode = "40P01"
