@@ -64,7 +64,7 @@ class IncrementalStoreHook(BaseHook):
 
         :raises StoreError: it cannot be had.
         """
-        return _opened(self.incremental_conn_id, self.url())
+        return _opened(*self.place())
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the store can be opened, for the form of the connection."""
@@ -78,18 +78,18 @@ class IncrementalStoreHook(BaseHook):
         """Say whether nobody made the connection, so that the store is a file of this machine."""
         return self._connection() is None
 
-    def url(self) -> URL:
-        """Return the address of the store.
+    def place(self) -> tuple[URL, str | None]:
+        """Return the address of the store, and the connection that it is from, None if nobody made it.
 
-        :raises ArgumentError: the connection holds none.
+        :raises ArgumentError: the connection holds no address.
         :raises StoreError: there is no such connection.
         """
         from sqlalchemy import URL
 
         found = self._connection()
         if found is None:
-            return URL.create("sqlite", database=str(default_file()))
-        return url_of(found)
+            return URL.create("sqlite", database=str(default_file())), None
+        return url_of(found), self.incremental_conn_id
 
     @classmethod
     async def aget_store(cls, incremental_conn_id: str | None = None) -> Store:
@@ -102,9 +102,8 @@ class IncrementalStoreHook(BaseHook):
 
         from asgiref.sync import sync_to_async
 
-        hook = cls(incremental_conn_id)
-        url = await sync_to_async(hook.url)()
-        return await asyncio.to_thread(_opened, hook.incremental_conn_id, url)
+        url, conn_id = await sync_to_async(cls(incremental_conn_id).place)()
+        return await asyncio.to_thread(_opened, url, conn_id)
 
     def _connection(self) -> Connection | None:
         try:
@@ -188,10 +187,10 @@ def url_of(connection: Connection) -> URL:
     )
 
 
-def _opened(conn_id: str, url: URL) -> Store:
+def _opened(url: URL, conn_id: str | None) -> Store:
     from airflow_incremental.store.database import Store
 
-    key = (os.getpid(), conn_id, url.render_as_string(hide_password=False))
+    key = (os.getpid(), conn_id or "", url.render_as_string(hide_password=False))
     if key not in _OPEN:
         opened = Store.open(url, conn_id=conn_id)
         # Two threads may have come here together.
