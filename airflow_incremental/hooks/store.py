@@ -64,7 +64,7 @@ class IncrementalStoreHook(BaseHook):
 
         :raises StoreError: it cannot be had.
         """
-        return _opened(*self.place())
+        return _opened(*self._place())
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the store can be opened, for the form of the connection."""
@@ -78,18 +78,13 @@ class IncrementalStoreHook(BaseHook):
         """Say whether nobody made the connection, so that the store is a file of this machine."""
         return self._connection() is None
 
-    def place(self) -> tuple[URL, str | None]:
-        """Return the address of the store, and the connection that it is from, None if nobody made it.
+    def url(self) -> URL:
+        """Return the address of the store.
 
-        :raises ArgumentError: the connection holds no address.
+        :raises ArgumentError: the connection holds none.
         :raises StoreError: there is no such connection.
         """
-        from sqlalchemy import URL
-
-        found = self._connection()
-        if found is None:
-            return URL.create("sqlite", database=str(default_file())), None
-        return url_of(found), self.incremental_conn_id
+        return self._place()[0]
 
     @classmethod
     async def aget_store(cls, incremental_conn_id: str | None = None) -> Store:
@@ -102,8 +97,17 @@ class IncrementalStoreHook(BaseHook):
 
         from asgiref.sync import sync_to_async
 
-        url, conn_id = await sync_to_async(cls(incremental_conn_id).place)()
+        url, conn_id = await sync_to_async(cls(incremental_conn_id)._place)()
         return await asyncio.to_thread(_opened, url, conn_id)
+
+    def _place(self) -> tuple[URL, str | None]:
+        """Return the address, and the connection that it is from; None if nobody made it."""
+        from sqlalchemy import URL
+
+        found = self._connection()
+        if found is None:
+            return URL.create("sqlite", database=str(default_file())), None
+        return url_of(found), self.incremental_conn_id
 
     def _connection(self) -> Connection | None:
         try:
