@@ -22,6 +22,8 @@ _PASSED_ON = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_
 #: Types of connections that are read as the address of a store.
 _TYPES = ("incremental", "postgres", "sqlite", "generic")
 
+#: In Airflow's home: the store where nobody configured one.
+DEFAULT_FILE = "incremental.db"
 #: (process id, connection id, address) -> open store. Airflow forks tasks, and a child must not use its parent's connections.
 _OPEN: dict[tuple[int, str, str], Store] = {}
 
@@ -97,7 +99,7 @@ class IncrementalStoreHook(BaseHook):
 
         from asgiref.sync import sync_to_async
 
-        url, conn_id = await sync_to_async(cls(incremental_conn_id)._place)()
+        url, conn_id = await sync_to_async(cls(incremental_conn_id)._place)()  # noqa: SLF001  # its own
         return await asyncio.to_thread(_opened, url, conn_id)
 
     def _place(self) -> tuple[URL, str | None]:
@@ -141,7 +143,7 @@ def _make_sure_it_is_missing(conn_id: str) -> None:
 def default_file() -> Path:
     """Return the SQLite file that is the store where nobody configured one."""
     home = os.environ.get("AIRFLOW_HOME") or "~/airflow"
-    return Path(home).expanduser() / "incremental.db"
+    return Path(home).expanduser() / DEFAULT_FILE
 
 
 def url_of(connection: Connection) -> URL:
