@@ -21,6 +21,9 @@ from airflow_incremental.triggers.sharing import Look, looks
 
 if TYPE_CHECKING:
     from airflow.triggers.shared_stream import SharedStreamProducer
+    from pyiceberg.table import Table
+
+    from airflow_incremental.iceberg.news import News
 
 log = logging.getLogger(__name__)
 
@@ -112,8 +115,6 @@ class IcebergDataTrigger(BaseEventTrigger):
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Make this watcher's events of the polls. What cannot be found out for a moment is looked at again at the next poll."""
-        from airflow_incremental.iceberg.news import news_since
-
         stores, place, is_known = state_stores(self), None, False
         async for poll in shared_stream:
             if poll.look.table is None:
@@ -122,7 +123,7 @@ class IcebergDataTrigger(BaseEventTrigger):
             try:
                 if not is_known:
                     place, is_known = await self._kept(stores), True
-                here, news = await poll.look.ask(news_since, self.branch, place)
+                here, news = await poll.look.ask(_news_since, self.branch, place)
             except Exception:
                 log.warning("could not find out what is new in %s; looking again later", self.table, exc_info=True)
                 continue
@@ -147,3 +148,9 @@ class IcebergDataTrigger(BaseEventTrigger):
         found = [await store.aget(self._key) for store in stores]
         places = [SourcePosition.from_json(value) for value in found if value is not None]
         return min(places, key=lambda p: (p.sequence_number or 0, p.committed_at or EPOCH), default=None)
+
+
+def _news_since(table: Table, branch: str, place: SourcePosition | None) -> tuple[SourcePosition, News | None]:
+    from airflow_incremental.iceberg.news import news_since  # in the look's thread: it takes time
+
+    return news_since(table, branch, place)

@@ -77,17 +77,21 @@ class SharedTable:
         return failed or asyncio.get_running_loop().time() - looking.result().at >= max_age
 
     async def _take(self) -> Look:
-        from airflow_incremental.iceberg.waiting import find_table
-
         at = asyncio.get_running_loop().time()
         try:
             if self._catalog is None:
                 # The connection is asked for through the triggerer's own loop; asyncio's threads have no way back to it in 3.1.
                 self._catalog = await sync_to_async(catalog_of)(self.iceberg_conn_id)
-            return Look(table=await asyncio.to_thread(find_table, self._catalog, self.identifier), at=at)
+            return Look(table=await asyncio.to_thread(_find, self._catalog, self.identifier), at=at)
         except Exception:
             self._catalog = None  # the connection may be another by the next look
             raise
+
+
+def _find(catalog: Catalog, identifier: str) -> Table | None:
+    from airflow_incremental.iceberg.waiting import find_table  # which takes a second, and not of the event loop
+
+    return find_table(catalog, identifier)
 
 
 _LOOPS: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], SharedTable]] = WeakKeyDictionary()

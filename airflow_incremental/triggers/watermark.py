@@ -16,6 +16,8 @@ from airflow_incremental.core.ranges import format_time, parse_time
 from airflow_incremental.triggers.sharing import Look, looks
 
 if TYPE_CHECKING:
+    from pyiceberg.table import Table
+
     from airflow_incremental.iceberg.waiting import Told
 
 log = logging.getLogger(__name__)
@@ -68,10 +70,8 @@ class WatermarkTrigger(BaseTrigger):
 
     async def _event(self, look: Look) -> TriggerEvent | None:
         """Return what a look leads to; None to go on waiting."""
-        from airflow_incremental.iceberg.waiting import ask
-
         try:
-            told = await look.ask(ask, self.process, CompleteThrough.parse(self.rule))
+            told = await look.ask(_told, self.process, CompleteThrough.parse(self.rule))
         except IncrementalError as error:
             return TriggerEvent({"error": str(error)})  # type: ignore[no-untyped-call]
         except Exception:
@@ -82,6 +82,12 @@ class WatermarkTrigger(BaseTrigger):
             log.info("waiting for %s: %s", self.complete_through, told)
             return None
         return TriggerEvent({"result": result})  # type: ignore[no-untyped-call]
+
+
+def _told(table: Table | None, process: str | None, rule: CompleteThrough | None) -> Told:
+    from airflow_incremental.iceberg.waiting import ask  # in the look's thread: it takes time
+
+    return ask(table, process, rule)
 
 
 def result_of(table: str, told: Told, wanted: dt.datetime) -> dict[str, Any] | None:
