@@ -91,11 +91,6 @@ class AirflowClient(RestClient):
         self.wait_for_dag(dag_id, timeout)
         self.call("PATCH", f"/dags/{quote(dag_id)}", json={"is_paused": False})
 
-    def reparse(self, dag_id: str) -> None:
-        """Let the file of a DAG be read again soon: Airflow starts a DAG's watchers when its file is read while it is unpaused."""
-        token = self.call("GET", f"/dags/{quote(dag_id)}")["file_token"]
-        self.call("PUT", f"/parseDagFile/{quote(token)}")
-
     # Runs
 
     def trigger(

@@ -75,12 +75,13 @@ class StackConfig:
             },
             # Components are separate processes: without a shared secret each makes up its own and refuses the others.
             "api_auth": {"jwt_secret": secrets.token_hex(32)},
-            # A changed DAG file is noticed within seconds; an unchanged one is parsed again only every ten minutes.
-            "scheduler": {"scheduler_idle_sleep_time": "0.5"},
+            # A changed DAG file is noticed within seconds; an unchanged one is parsed again every half minute, because a watcher
+            # starts when its file is parsed while its DAG is not paused and its asset is known to be in use.
+            "scheduler": {"scheduler_idle_sleep_time": "0.5", "parsing_cleanup_interval": "10"},
             "dag_processor": {
                 "refresh_interval": "5",
                 "bundle_refresh_check_interval": "2",
-                "min_file_process_interval": "600",
+                "min_file_process_interval": "30",
                 "parsing_processes": "1",
             },
             # A busy machine may answer late; by default a task gives its API server five times five seconds, then

@@ -83,11 +83,8 @@ class Demo:
         """
         began = time.monotonic()
         self._prepare()
-        for dag_id in (*self.triggered, *self.followers):
+        for dag_id in (*self.triggered, *self.followers, *(self.announcer or ())[:1]):
             self.stack.client.unpause(dag_id)
-        if self.announcer is not None:
-            self.stack.client.unpause(self.announcer[0])
-            self.stack.client.reparse(self.announcer[0])
         ticks, landed = [], pa.table({})
         for tick in self.ticks:
             ticks.append(self._deliver(tick, late=_late(tick.rows, landed)))

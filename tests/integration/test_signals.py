@@ -69,7 +69,6 @@ def test_two_signals_start_a_dag_once_although_the_triggerer_is_killed(
 ) -> None:
     client = airflow_stack.client
     client.unpause("signals_started")
-    client.reparse("signals_started")
 
     def subscribed() -> bool:
         with signal_store.read() as conn:
