@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import structlog
 from airflow.sdk import Asset, AssetWatcher
 from airflow.triggers.base import BaseEventTrigger
 from airflow.triggers.shared_stream import SharedStreamManager
@@ -101,7 +100,7 @@ class Sharing(Alone):
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Sharing]:
-        manager = SharedStreamManager(log=structlog.get_logger(), max_subscriber_queue=20)
+        manager = SharedStreamManager(max_subscriber_queue=20)
         key = self._one.shared_stream_key()
         assert key is not None
 
