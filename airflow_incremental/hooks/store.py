@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow_incremental.compat import Connection
     from airflow_incremental.store.database import Store
 
-#: What of a connection's extra is passed on to PostgreSQL's driver.
-_PASSED_ON = ("sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
+#: What of a connection's extra is passed on: to PostgreSQL's driver, and whether emits give hints (see ``store.hints``).
+_PASSED_ON = ("notify", "sslmode", "sslrootcert", "sslcert", "sslkey", "options", "target_session_attrs")
 
 #: Types of connections that are read as the address of a store.
 _TYPES = ("incremental", "postgres", "sqlite", "generic")

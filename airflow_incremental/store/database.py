@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError as UrlError
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from airflow_incremental.core.errors import ArgumentError, StoreError, StoreMismatch
+from airflow_incremental.store import hints
 from airflow_incremental.store.migrating import upgrade
 from airflow_incremental.store.schema import store as identity
 
@@ -206,14 +207,16 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    return create_engine(
-        url,
+    hints_are_on = hints.is_asked_for(url)
+    engine = create_engine(
+        url.difference_update_query([hints.OPTION]),
         pool_pre_ping=True,
         pool_size=2,
         max_overflow=8,
         pool_timeout=_BUSY,
         connect_args={"connect_timeout": _CONNECT, "application_name": "airflow-incremental"},
     )
+    return hints.with_hints(engine) if hints_are_on else engine
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -19,6 +19,7 @@ from airflow_incremental.core.signal_values import Kind, Value, encode, kind_of,
 from airflow_incremental.core.signals import Emitter, Signal, check_name, dump_payload, identity_of, read_params
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.dialects import insert_or_leave, object_of
+from airflow_incremental.store.hints import give
 from airflow_incremental.store.reading import one_signal
 from airflow_incremental.store.schema import signal, signal_kind, signal_name, signal_param
 
@@ -118,6 +119,7 @@ def emit_on(conn: Connection, emission: Emission) -> Emitted:
             _PARAMS,
             [{"name_id": name_id, "seq": seq, "param": key, "value": encode(value)} for key, value in params.items()],
         )
+    give(conn)
     return Emitted(signal=said, new=True)
 
 

@@ -18,11 +18,14 @@ from airflow_incremental.core.signal_index import SignalIndex
 if TYPE_CHECKING:
     from airflow_incremental.core.signals import Signal, SignalDependency
     from airflow_incremental.store.database import Store
+    from airflow_incremental.store.hints import Listener
 
 log = logging.getLogger(__name__)
 
 #: Signals read by one query. More are read by further ones at once.
 PAGE = 1_000
+#: Seconds between two looks, at least, however many hints come.
+PAUSE = 0.1
 
 
 @attrs.define(eq=False)
@@ -69,6 +72,7 @@ class Poller:
         self._places: dict[str, int] = {}
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._listener: Listener | None = None
         #: What was wrong at the last look; empty when it went well.
         self.trouble = ""
 
@@ -119,6 +123,7 @@ class Poller:
         if not self._waiting and self._task is not None:
             self._task.cancel()
             self._task = None
+            self._stop_listening()
 
     def _interval(self) -> float:
         return min(one.interval for one in self._waiting)
@@ -127,6 +132,7 @@ class Poller:
         while True:
             self._hurry.clear()
             try:
+                await self._listen()
                 while await self._look():
                     pass
             except IncrementalError as error:
@@ -145,6 +151,7 @@ class Poller:
                 await asyncio.wait_for(self._hurry.wait(), self._interval())
             except asyncio.TimeoutError:
                 continue
+            await asyncio.sleep(min(PAUSE, self._interval()))
 
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""
@@ -167,3 +174,24 @@ class Poller:
 
         with self._store.read() as conn:
             return since(conn, places, limit=PAGE)
+
+    async def _listen(self) -> None:
+        """Listen for hints, where there are any: before a look, so that none is missed between the two."""
+        from airflow_incremental.store.hints import Listener, are_on
+
+        if self._listener is not None or not are_on(self._store.engine):
+            return
+        self._listener = await asyncio.to_thread(Listener.open, self._store.engine)
+        if self._listener is not None:
+            asyncio.get_running_loop().add_reader(self._listener.file, self._heard)
+
+    def _heard(self) -> None:
+        if self._listener is not None and not self._listener.is_alive():
+            self._stop_listening()  # until the next look, which connects again
+        self._hurry.set()
+
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener.file)
+            self._listener.close()
+            self._listener = None
