@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
@@ -34,7 +35,7 @@ class Announcer:
     trigger that ends.
 
     :param subscription: its name; it is made at the first look.
-    :param signals: its dependencies, in plain form.
+    :param signals: its dependencies in plain form, as JSON text.
     :param start: ``latest`` or ``earliest``, for one that is made.
     :param poll_interval: seconds between two looks, at most.
     :param incremental_conn_id: Airflow connection of the store.
@@ -44,13 +45,13 @@ class Announcer:
         self,
         *,
         subscription: str,
-        signals: Sequence[Mapping[str, Any]],
+        signals: str,
         start: Any,
         poll_interval: float,
         incremental_conn_id: str,
     ) -> None:
         self._subscription = subscription
-        self._signals = read_dependencies(signals)
+        self._signals = read_dependencies(json.loads(signals))
         self._start = start
         self._interval = poll_interval
         self._conn_id = incremental_conn_id

@@ -57,15 +57,16 @@ class SignalMatchTrigger(BaseEventTrigger):
         self,
         *,
         subscription: str,
-        signals: Sequence[SignalDependency | Mapping[str, Any]],
+        signals: Sequence[SignalDependency | Mapping[str, Any]] | str,
         start: Start = "latest",
         poll_interval: float = 5.0,
         incremental_conn_id: str = "incremental_default",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.subscription = check_name(subscription, what="the name of a subscription")
-        check_dependencies(signals)
-        self.signals = [dependency.to_json() for dependency in read_dependencies(signals)]
+        given: Any = json.loads(signals) if isinstance(signals, str) and signals.startswith("[") else signals
+        check_dependencies(given)
+        self.signals = [dependency.to_json() for dependency in read_dependencies(given)]
         if templates := [text for text in _texts([self.subscription, self.signals]) if is_template(text)]:
             raise ArgumentError(
                 f"subscription {subscription!r} holds the template {templates[0]!r}",
@@ -78,9 +79,15 @@ class SignalMatchTrigger(BaseEventTrigger):
         self.incremental_conn_id = incremental_conn_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class and its arguments, as Airflow stores them."""
-        names = ("subscription", "signals", "start", "poll_interval", "incremental_conn_id")
-        return (f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names})
+        """Return the class and its arguments, as Airflow stores them.
+
+        The signals are JSON text: Airflow encodes arguments of watchers several times over, and a list of mappings is another one
+        each time; it then leaves the watcher away without a word.
+        """
+        names = ("subscription", "start", "poll_interval", "incremental_conn_id")
+        arguments = {name: getattr(self, name) for name in names}
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        return (path, {**arguments, "signals": json.dumps(self.signals, sort_keys=True)})
 
     def shared_stream_key(self) -> Hashable | None:
         """Return a key of its own: the stream is not for sharing, but because only its producer hears that an event is stored."""

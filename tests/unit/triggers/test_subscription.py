@@ -9,7 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from airflow.models.trigger import Trigger
 from airflow.sdk import Asset, AssetWatcher
+from airflow.serialization.decoders import smart_decode_trigger_kwargs
+from airflow.serialization.encoders import encode_trigger
 from airflow.triggers.base import BaseEventTrigger
 from airflow.triggers.shared_stream import SharedStreamManager
 
@@ -333,3 +336,17 @@ def test_it_comes_back_from_the_database_as_it_was_and_is_one_trigger_in_every_p
 def test_without_shared_streams_it_asks_for_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(BaseEventTrigger, "create_shared_stream_producer")
     assert trigger().shared_stream_key() is None
+
+
+def test_airflow_finds_the_watcher_again_however_often_it_has_encoded_it() -> None:
+    first = trigger({"name": "a", "match": {"region": "eu"}, "join": ["day"]}, {"name": "b", "join": ["date"]})
+    encoded = encode_trigger(first)
+    again = encode_trigger(
+        {"classpath": encoded["classpath"], "kwargs": smart_decode_trigger_kwargs(encoded["kwargs"])}
+    )
+    stored = Trigger(classpath=again["classpath"], kwargs=again["kwargs"])
+
+    assert BaseEventTrigger.hash(stored.classpath, stored.kwargs) == BaseEventTrigger.hash(
+        again["classpath"], again["kwargs"]
+    )
+    assert SignalMatchTrigger(**smart_decode_trigger_kwargs(stored.kwargs)).signals == first.signals
