@@ -66,7 +66,7 @@ class IncrementalStoreHook(BaseHook):
 
         :raises StoreError: it cannot be had.
         """
-        return _opened(*self._place())
+        return _opened(*self.place())
 
     def test_connection(self) -> tuple[bool, str]:
         """Say whether the store can be opened, for the form of the connection."""
@@ -86,7 +86,16 @@ class IncrementalStoreHook(BaseHook):
         :raises ArgumentError: the connection holds none.
         :raises StoreError: there is no such connection.
         """
-        return self._place()[0]
+        return self.place()[0]
+
+    def place(self) -> tuple[URL, str | None]:
+        """Return the address, and the connection that it is from; None if nobody made it."""
+        from sqlalchemy import URL
+
+        found = self._connection()
+        if found is None:
+            return URL.create("sqlite", database=str(default_file())), None
+        return url_of(found), self.incremental_conn_id
 
     @classmethod
     async def aget_store(cls, incremental_conn_id: str | None = None) -> Store:
@@ -99,17 +108,8 @@ class IncrementalStoreHook(BaseHook):
 
         from asgiref.sync import sync_to_async
 
-        url, conn_id = await sync_to_async(cls(incremental_conn_id)._place)()  # noqa: SLF001  # its own
+        url, conn_id = await sync_to_async(cls(incremental_conn_id).place)()
         return await asyncio.to_thread(_opened, url, conn_id)
-
-    def _place(self) -> tuple[URL, str | None]:
-        """Return the address, and the connection that it is from; None if nobody made it."""
-        from sqlalchemy import URL
-
-        found = self._connection()
-        if found is None:
-            return URL.create("sqlite", database=str(default_file())), None
-        return url_of(found), self.incremental_conn_id
 
     def _connection(self) -> Connection | None:
         try:
