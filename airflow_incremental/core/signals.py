@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,8 @@ VALUES_LIMIT = 100
 RESERVED = "airflow_incremental:"
 
 _RANGES = (">", ">=", "<", "<=")
+#: NUL in JSON, and not a backslash that is followed by such letters.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 OPERATORS = ("=", *_RANGES, "in")
 
 
@@ -310,19 +313,19 @@ def dump_payload(payload: Any, *, name: str) -> str | None:
     if payload is None:
         return None
     try:
-        text = json.dumps(payload, allow_nan=False, sort_keys=True)
-    except (TypeError, ValueError) as error:
+        text = json.dumps(payload, allow_nan=False, sort_keys=True, ensure_ascii=False)
+        size = len(text.encode())  # which half a surrogate pair has no form for
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArgumentError(
             f"the payload of signal {name!r} is no JSON: {error}", expected="what json.dumps takes"
         ) from error
-    size = len(text.encode())
     if size > PAYLOAD_LIMIT:
         raise ArgumentError(
             f"the payload of signal {name!r} has {size:,} bytes",
             expected=f"at most {PAYLOAD_LIMIT:,}",
             hint="put the data somewhere and its address into the payload",
         )
-    if "\\u0000" in text:
+    if _NUL.search(text):
         raise ArgumentError(f"the payload of signal {name!r} holds a NUL character", expected="text without it")
     return text
 

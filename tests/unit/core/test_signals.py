@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import pytest
@@ -172,6 +173,26 @@ def test_identity_is_of_name_and_parameters_in_any_order() -> None:
 
     assert one == identity_of("a", read_params({"y": "1", "x": 1}, name="a"))
     assert len({one, identity_of("b", {"x": 1, "y": "1"}), identity_of("a", {"x": "1", "y": "1"})}) == 3
+
+
+@pytest.mark.parametrize("text", ["\0", "\\\0", '"\0', "🦆\0", "\ud800", "🦆\udc00"])
+def test_what_a_database_takes_for_no_text_is_no_payload(text: str) -> None:
+    for payload in (text, [text], {text: 1}):
+        with pytest.raises(ArgumentError, match=r"holds a NUL|surrogates not allowed"):
+            dump_payload(payload, name="a")
+
+
+@pytest.mark.parametrize("text", ["\\u0000", "\\ud800", "🦆", "\\🦆", "\n"])
+def test_other_text_is(text: str) -> None:
+    assert json.loads(str(dump_payload({text: text}, name="a"))) == {text: text}
+
+
+def test_a_payload_without_end_is_refused() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    with pytest.raises(ArgumentError, match="is no JSON"):
+        dump_payload(nested, name="a")
 
 
 def test_parameters_and_payload_have_limits() -> None:
