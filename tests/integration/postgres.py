@@ -8,7 +8,10 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from demo.config import free_port
 
@@ -65,12 +68,25 @@ class PostgresServer:
         if self._user is not None:
             shutil.chown(self._folder, self._user)
         self._run("initdb", "-D", self._data, "-U", _USER, "-A", "trust", "-E", "UTF8", "--no-sync", "--locale=C.UTF-8")
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start the server on the data it has, and wait until it answers."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
         self._run("pg_ctl", "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
 
     def stop(self) -> None:
         """Stop the server without waiting for its clients."""
         self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
+
+    def kill(self) -> None:
+        """End all processes of the server as a machine that fails would; what it had committed is on the disk."""
+        main = psutil.Process(int((self._folder / "data" / "postmaster.pid").read_text(encoding="utf-8").split()[0]))
+        processes = [main, *main.children(recursive=True)]
+        for process in processes:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=30)
 
     def create_database(self, name: str, *, driver: str | None = None) -> str:
         """Create a database and return its SQLAlchemy URL.
