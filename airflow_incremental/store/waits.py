@@ -28,6 +28,8 @@ WaitState = Literal["open", "released", "bypassed", "timed_out", "canceled"]
 
 #: Signals by which whoever polls hears that a wait was bypassed.
 BYPASS = f"{RESERVED}bypass"
+#: Of who bypasses a wait, and of why, in characters.
+_BY_LIMIT, _REASON_LIMIT = 512, 4_000
 
 
 @attrs.frozen(kw_only=True)
@@ -115,14 +117,18 @@ def bypass(store: Store, identity: str, *, by: str, reason: str) -> Wait:
 
     :raises ArgumentError: there is no such wait, or it is over.
     """
-    if not by.strip() or not reason.strip():
-        raise ArgumentError(
-            "a bypass has no author or no reason", expected="who does it, and why, for whoever asks later"
-        )
+    for what, text, limit in (("author", by, _BY_LIMIT), ("reason", reason, _REASON_LIMIT)):
+        if not text.strip() or len(text) > limit or "\0" in text:
+            raise ArgumentError(
+                f"the {what} of a bypass is {text[:80]!r}, of {len(text)} characters",
+                expected=f"who does it, and why, for whoever asks later, in 1 to {limit:,} characters",
+            )
 
     def work(conn: Connection) -> Wait:
         if not _close(conn, identity, "bypassed", closed_by=by, reason=reason):
             found = find_wait(conn, identity)
+            if (found.state, found.closed_by, found.reason) == ("bypassed", by, reason):
+                return found  # by this very call, whose first commit was not answered
             raise ArgumentError(
                 f"wait {identity} is {found.state}", expected="an open wait", hint="nothing waits for it any more"
             )
