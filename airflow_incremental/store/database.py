@@ -92,8 +92,11 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Open a transaction that reads; nothing of it is kept."""
-        with translated(self.where), self.engine.connect() as conn:
+        """Open a transaction that reads: all of it sees the store as it was at its beginning."""
+        reading = self.engine
+        if reading.dialect.name == "postgresql":  # SQLite's are so by themselves
+            reading = reading.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with translated(self.where), reading.connect() as conn:
             yield conn
 
     def writing(self, work: Callable[[Connection], T]) -> T:

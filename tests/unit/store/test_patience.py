@@ -19,6 +19,7 @@ from airflow_incremental.core.errors import ArgumentError, StoreError
 from airflow_incremental.store import database
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.schema import signal_name
+from airflow_incremental.store.searching import newest
 from tests.integration.postgres import PostgresServer
 from tests.support.stores import address, say
 
@@ -176,6 +177,23 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"store\.db failed: unable to open database file"):
         Store.open(f"sqlite:///{folder}/store.db")
     folder.chmod(stat.S_IRWXU)
+
+
+def test_a_reader_sees_the_store_of_one_moment(store: Store) -> None:
+    say(store, "a", request_id="1")
+    with store.read() as conn:
+        assert newest(conn) == {"a": 1}
+        say(store, "a", request_id="2")
+        say(store, "b")
+        assert newest(conn) == {"a": 1}
+    with store.read() as conn:
+        assert newest(conn) == {"a": 2, "b": 1}
+
+
+def test_a_reader_writes_nothing(postgresql_store: Store) -> None:
+    with pytest.raises(StoreError, match="read-only transaction"), postgresql_store.read() as conn:
+        conn.execute(sa.delete(signal_name))
+    assert say(postgresql_store, "a").new, "the connection writes again"
 
 
 def test_a_writer_waits_for_another_and_readers_do_not(sqlite_store: Store) -> None:
