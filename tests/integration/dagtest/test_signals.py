@@ -112,6 +112,25 @@ def test_a_gate_waits_in_the_triggerer_for_signals_that_fit_each_other(dag_id: s
     assert released_by(store, wait) == [("a", 2), ("b", 1)]
 
 
+def test_a_signal_that_comes_right_after_the_look_is_not_missed(
+    dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    def then_a_signal(*arguments: Any) -> Any:
+        looks.append(find_gate(*arguments))
+        if len(looks) == 1:
+            say(store, "a", hour=6)
+        return looks[-1]
+
+    find_gate = searching.find_gate
+    monkeypatch.setattr(searching, "find_gate", then_a_signal)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", poke_interval=0.1, timeout=20)
+    assert run_dag(dag).state == "success"
+    assert looks[0] is None
+
+
 @pytest.mark.parametrize("mode", ["deferred", "poke"])
 @pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
 def test_a_gate_that_stays_shut_gives_up_for_good(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ from airflow.sdk import Asset, AssetWatcher
 from airflow.serialization.decoders import smart_decode_trigger_kwargs
 from airflow.serialization.encoders import encode_trigger
 from airflow.triggers.base import BaseEventTrigger
-from airflow.triggers.shared_stream import SharedStreamManager
+from airflow.triggers.shared_stream import AdvanceItem, AdvanceOutcome, SharedStreamManager
 
 from airflow_incremental.core.errors import ArgumentError, StoreError
 from airflow_incremental.core.signals import SignalDependency, ge
@@ -24,6 +24,7 @@ from airflow_incremental.store.database import Store
 from airflow_incremental.store.matches import unannounced
 from airflow_incremental.store.subscriptions import close_subscription
 from airflow_incremental.triggers import acknowledged, announcing, subscription
+from airflow_incremental.triggers.acknowledged import MatchProducer
 from airflow_incremental.triggers.subscription import SignalMatchTrigger
 from tests.support.stores import say
 
@@ -249,6 +250,21 @@ def test_a_backlog_does_not_run_over_the_queue_of_a_subscriber(store: Store, mon
             return one.numbers
 
     assert asyncio.run(scene()) == list(range(1, 61))
+
+
+def test_an_event_that_airflow_did_not_store_is_not_noted(store: Store) -> None:
+    say(store, "a", hour=1)
+    say(store, "a", hour=2)
+
+    async def scene() -> None:
+        producer = MatchProducer(trigger(start="earliest").serialize()[1])
+        async with aclosing(producer.open_stream()) as stream:
+            (_, first), (_, second) = await stream.__anext__(), await stream.__anext__()
+            stored, failed = AdvanceOutcome(acked=1, failed=0), AdvanceOutcome(acked=0, failed=1)
+            await producer.advance([AdvanceItem(first, failed), AdvanceItem(second, stored)])
+
+    asyncio.run(scene())
+    assert left(store) == [1]
 
 
 def test_a_store_that_is_down_is_tried_again(
