@@ -114,7 +114,7 @@ def _fill(store: Store, size: Size) -> None:
                 for seq in range(1, each + 1)
             ]
             conn.execute(insert(signal), rows)
-            params = [{"name_id": name_id, "seq": r["seq"], "param": "hour", "value": encode(r["seq"])} for r in rows]  # type: ignore[arg-type]
+            params = [{"name_id": name_id, "seq": r["seq"], "param": "hour", "value": encode(r["seq"])} for r in rows]
             conn.execute(insert(signal_param), params)
 
 
