@@ -138,9 +138,7 @@ def translated(where: str) -> Iterator[None]:
     except DBAPIError as error:
         raise StoreError(
             f"the store at {where} failed: {_first_line(error.orig)}",
-            expected="a database that answers",
-            hint="see that it is up and that this machine reaches it, then retry; its address is in the Airflow connection "
-            "of the store",
+            **_advice(where),
         ) from Cause(error.orig)
     except SQLAlchemyError as error:
         raise StoreError(
@@ -148,6 +146,19 @@ def translated(where: str) -> Iterator[None]:
             expected="a database that answers",
             hint="retry; if it stays, see whether the database is overloaded",
         ) from None
+
+
+def _advice(where: str) -> dict[str, str]:
+    if where.startswith("sqlite"):
+        return {
+            "expected": "a SQLite file that this process can write to, in a folder that it can write to",
+            "hint": "see to its permissions and to the space on its disk, or make the Airflow connection 'incremental_default'",
+        }
+    return {
+        "expected": "a database that answers",
+        "hint": "see that it is up and that this machine reaches it, then retry; its address is in the Airflow connection of the "
+        "store",
+    }
 
 
 class Cause(Exception):
