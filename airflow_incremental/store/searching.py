@@ -14,10 +14,12 @@ from sqlalchemy import (
     FromClause,
     Select,
     Text,
+    and_,
     cast,
     exists,
     func,
     literal,
+    or_,
     select,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -26,6 +28,9 @@ from airflow_incremental.core.signal_values import Kind, encode, read_as
 from airflow_incremental.core.signals import Condition, Signal, SignalDependency
 from airflow_incremental.store.reading import read_signal, select_signals, signals_at
 from airflow_incremental.store.schema import signal, signal_kind, signal_name, signal_param
+
+#: Names whose new signals are asked for in one statement.
+_NAMES = 100
 
 
 def find_gate(conn: Connection, dependencies: Sequence[SignalDependency]) -> tuple[Signal, ...] | None:
@@ -77,21 +82,25 @@ def newest(conn: Connection, names: Collection[str] | None = None) -> dict[str, 
 def since(conn: Connection, places: Mapping[str, int], *, limit: int) -> list[Signal]:
     """Return the signals of some names beyond known places, in the order of name and place, at most so many.
 
-    What it returns of a name is without gaps, because signals of a name become visible one after the other. It is one query,
-    whatever the number of names.
+    What it returns of a name is without gaps, because signals of a name become visible one after the other. It is one query if
+    there are none, whatever the number of names, and what it costs does not depend on how many signals there were before.
 
     :param places: name -> place of the last signal that is known, 0 for none.
     """
-    known = _given(conn, places)
-    place = cast(known.c.value, BigInteger)
-    query = (
-        select_signals()
-        .join(known, known.c.key == signal_name.c.name)
-        .where(signal_name.c.last_seq > place, signal.c.seq > place)
-        .order_by(signal_name.c.name, signal.c.seq)
-        .limit(limit)
-    )
-    return [read_signal(row) for row in conn.execute(query)]
+    given = _given(conn, places)
+    ahead = signal_name.c.last_seq > cast(given.c.value, BigInteger)
+    moved = select(signal_name.c.name, signal_name.c.id).join(given, given.c.key == signal_name.c.name).where(ahead)
+    names = sorted((row.name, row.id) for row in conn.execute(moved))
+    found: list[Signal] = []
+    for first in range(0, len(names), _NAMES):
+        some = names[first : first + _NAMES]
+        # Written out, because a database that joined the places would go through all signals of a name.
+        beyond = or_(*(and_(signal.c.name_id == name_id, signal.c.seq > places[name]) for name, name_id in some))
+        query = select_signals().where(beyond).order_by(signal_name.c.name, signal.c.seq).limit(limit - len(found))
+        found += [read_signal(row) for row in conn.execute(query)]
+        if len(found) >= limit:
+            break
+    return sorted(found, key=lambda each: (each.name, each.seq))
 
 
 def list_signals(conn: Connection, wanted: SignalDependency | None, *, limit: int) -> list[Signal]:

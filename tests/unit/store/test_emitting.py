@@ -12,6 +12,7 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signal_values import as_timestamp
 from airflow_incremental.core.signals import SignalDependency, ge, in_, lt, read_dependencies
 from airflow_incremental.store.database import Store
+from airflow_incremental.store.emitting import Emission, emit_on
 from airflow_incremental.store.searching import find_gate, has_signal, list_signals, newest, since
 from tests.support.stores import TASK, say
 
@@ -113,7 +114,21 @@ def test_who_follows_gets_what_is_beyond_his_places(store: Store) -> None:
             ("b", 1),
         ]
         assert [s.seq for s in since(conn, {"a": 0}, limit=2)] == [1, 2]
-        assert len(since(conn, {f"n{n}": 0 for n in range(2500)} | {"a": 0}, limit=10)) == 3
+        assert len(since(conn, {f"n{n}": 0 for n in range(40_000)} | {"a": 0}, limit=10)) == 3
+
+
+def test_who_follows_many_names_gets_all_and_no_more_than_asked_for(store: Store) -> None:
+    with store.write() as conn:
+        for n in range(250):
+            emit_on(conn, Emission.read(f"n{n:03}", {}, emitter=TASK))
+    places = {f"n{n:03}": 0 for n in range(250)}
+    seen: list[str] = []
+    with store.read() as conn:
+        while found := since(conn, places, limit=120):
+            assert len(found) == min(120, 250 - len(seen))
+            seen += [each.name for each in found]
+            places.update({each.name: each.seq for each in found})
+    assert seen == sorted(places)
 
 
 NASTY = (
