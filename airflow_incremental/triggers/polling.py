@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
@@ -70,6 +71,7 @@ class Poller:
         self._waiting: set[Waiting] = set()
         self._names: dict[str, int] = {}  # how many dependencies are on each
         self._places: dict[str, int] = {}
+        self._pause = math.inf  # seconds from the last look to the next
         self._hurry = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
@@ -106,7 +108,8 @@ class Poller:
             self._index.add((one, position), dependency)
             self._names[name] = self._names.get(name, 0) + 1
             self._places[name] = min(place, self._places.get(name, place))
-        if not self._waiting or one.interval < self._interval():
+        if one.interval < self._pause:
+            self._pause = one.interval
             self._hurry.set()
         self._waiting.add(one)
         if self._task is None:
@@ -124,9 +127,6 @@ class Poller:
             self._task.cancel()
             self._task = None
             self._stop_listening()
-
-    def _interval(self) -> float:
-        return min(one.interval for one in self._waiting)
 
     async def _poll(self) -> None:
         while True:
@@ -148,10 +148,11 @@ class Poller:
                     log.info("the store at %s answers again", self._store.where)
                 self.trouble = ""
             try:
-                await asyncio.wait_for(self._hurry.wait(), self._interval())
+                self._pause = min(one.interval for one in self._waiting)
+                await asyncio.wait_for(self._hurry.wait(), self._pause)
             except asyncio.TimeoutError:
                 continue
-            await asyncio.sleep(min(PAUSE, self._interval()))
+            await asyncio.sleep(min(PAUSE, self._pause))
 
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""
