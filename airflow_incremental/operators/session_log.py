@@ -52,6 +52,7 @@ class SessionLog:
     _plan: Plan | None = None
     #: Whether the store did not answer: it is not asked for the log again, because each time may take a while.
     _silent: bool = False
+    _opened: Store | None = None
 
     def reopened(self, plan: Plan) -> None:
         """Take note of the session that the next words are about."""
@@ -180,9 +181,11 @@ class SessionLog:
             )
 
     def _store(self) -> Store:
-        from airflow_incremental.hooks.store import IncrementalStoreHook
+        if self._opened is None:
+            from airflow_incremental.hooks.store import IncrementalStoreHook
 
-        return IncrementalStoreHook(self.conn_id).store()
+            self._opened = IncrementalStoreHook(self.conn_id).store()
+        return self._opened
 
     def _is_default(self) -> bool:
         """Say whether nobody configured a store, so that a file of this machine is used, which may not even be writable."""

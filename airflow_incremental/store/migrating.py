@@ -5,14 +5,10 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
 from sqlalchemy import Connection, Engine, inspect, text
 
 from airflow_incremental.core.errors import StoreSchemaError
-from airflow_incremental.store.schema import metadata
+from airflow_incremental.store.schema import VERSION, metadata
 
 #: Where Alembic keeps which version the tables have; not its usual name, because Airflow's own tables may be in the same database.
 VERSION_TABLE = "incremental_version"
@@ -29,7 +25,7 @@ def upgrade(engine: Engine, where: str) -> None:
     :raises StoreSchemaError: they are of a version that this package does not know, or somebody else's.
     """
     with engine.connect() as conn:
-        if _version(conn) == newest():
+        if _version(conn) == VERSION:
             return
     sqlite = engine.dialect.name == "sqlite"
     with _ALONE, engine.connect().execution_options(incremental_write=True) as conn, conn.begin():
@@ -37,17 +33,10 @@ def upgrade(engine: Engine, where: str) -> None:
         if not sqlite:
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         version = _version(conn)
-        if version == newest():
+        if version == VERSION:
             return
         _check(conn, version, where)
-        config = _config()
-        config.attributes["connection"] = conn
-        command.upgrade(config, "head")
-
-
-def newest() -> str:
-    """Return the version of the tables that this package knows."""
-    return str(ScriptDirectory.from_config(_config()).get_current_head())
+        _migrate(conn)
 
 
 def _version(conn: Connection) -> str | None:
@@ -68,18 +57,21 @@ def _check(conn: Connection, version: str | None, where: str) -> None:
                 hint="name another database in the connection of the store",
             )
         return
-    try:
-        ScriptDirectory.from_config(_config()).get_revision(version)
-    except CommandError:
+    if version > VERSION:
         raise StoreSchemaError(
             f"the tables of the store at {where} are of version {version!r}, which this airflow-incremental does not know: its own "
-            f"is {newest()!r}",
+            f"is {VERSION!r}",
             expected="the same airflow-incremental, or a newer one, in all components",
             hint="upgrade airflow-incremental here",
-        ) from None
+        )
 
 
-def _config() -> Config:
+def _migrate(conn: Connection) -> None:
+    # Every task that tells the store of something opens it, and hardly any has to migrate it: Alembic takes long to import.
+    from alembic import command
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
-    return config
+    config.attributes["connection"] = conn
+    command.upgrade(config, VERSION)

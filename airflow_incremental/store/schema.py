@@ -37,6 +37,9 @@ from sqlalchemy.dialects import postgresql
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import NAME_LIMIT
 
+#: Of the tables: the number of the newest migration.
+VERSION = "0003"
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",

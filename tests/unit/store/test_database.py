@@ -11,11 +11,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from airflow_incremental.core.errors import ArgumentError, StoreError, StoreMismatch, StoreSchemaError
-from airflow_incremental.store import database
+from airflow_incremental.store import database, schema
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.migrating import VERSION_TABLE
 from airflow_incremental.store.schema import metadata
 from tests.support.stores import address
+
+
+def test_the_version_is_that_of_the_newest_migration() -> None:
+    found = sorted(
+        path.name[:4] for path in (Path(schema.__file__).parent / "migrations" / "versions").glob("[0-9]*.py")
+    )
+    assert found[-1] == schema.VERSION
+    assert found == sorted(set(found))
 
 
 def test_migrations_make_exactly_the_tables_of_the_schema(store: Store) -> None:
