@@ -20,7 +20,7 @@ from typing import Any
 class _TaskInstance:
     """What a stage asks of its task instance."""
 
-    dag_id, run_id, map_index = "bench", "bench-run", -1
+    dag_id, run_id, map_index, try_number = "bench", "bench-run", -1, 1
 
     def __init__(self, task_id: str, store: Path) -> None:
         self.task_id = task_id
