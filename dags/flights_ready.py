@@ -39,8 +39,11 @@ BOTH_MARTS = Asset(
         )
     ],
 )
+_UNTIL = "ti.xcom_pull(task_ids='claim')[-1]['signals'][0]['params']['complete_through']['timestamp']"
 #: The hour of the newest pair.
-UNTIL = "{{ ti.xcom_pull(task_ids='claim')[-1]['signals'][0]['params']['complete_through']['timestamp'] }}"
+UNTIL = f"{{{{ {_UNTIL} }}}}"
+#: Until when the aircraft have followed then: their load counts an hour as complete only when 8 more have passed.
+FOLLOWED = f"{{{{ macros.datetime.fromisoformat({_UNTIL}) - macros.timedelta(hours=8) }}}}"
 
 with DAG("flights_ready", schedule=[BOTH_MARTS], max_active_runs=1, tags=["example", "flights"], doc_md=__doc__):
     (
@@ -48,7 +51,7 @@ with DAG("flights_ready", schedule=[BOTH_MARTS], max_active_runs=1, tags=["examp
         >> SignalSensor(
             task_id="wait_for_aircraft",
             name="mart.aircraft_state",
-            match={"complete_through": ge(UNTIL)},
+            match={"complete_through": ge(FOLLOWED)},
             poke_interval=2,
         )
         >> EmitSignalOperator(task_id="announce", name="flights.ready", parameters={"until": as_timestamp(UNTIL)})
