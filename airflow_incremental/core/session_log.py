@@ -16,6 +16,10 @@ from airflow_incremental.core.ranges import EventRanges, parse_time
 from airflow_incremental.core.signal_values import Value
 from airflow_incremental.core.watermark import Watermark
 
+#: Who emits signals of sessions, and their parameter that says whose session it was.
+SOURCE = "session"
+PROCESS_PARAM = "process"
+
 SessionState = Literal["planned", "loaded", "audited", "published", "failed", "ended"]
 
 
@@ -118,7 +122,7 @@ def session_signal(key: LoadKey, facts: PublishedFacts) -> tuple[dict[str, Value
     """
     span = EventRanges.from_json(list(facts.ranges)).span()
     params: dict[str, Value | None] = {
-        "process": key.process,
+        PROCESS_PARAM: key.process,
         "iceberg_conn_id": key.iceberg_conn_id,
         "kind": facts.kind,
         "snapshot_id": facts.snapshot_id,

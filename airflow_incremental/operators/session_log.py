@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from airflow_incremental.core.errors import StoreError
+from airflow_incremental.core.errors import ArgumentError, StoreError
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.session_log import (
+    SOURCE,
     LoadKey,
     ProcessEntry,
     PublishedFacts,
@@ -105,6 +106,9 @@ class SessionLog:
     def announce(self, facts: PublishedFacts) -> None:
         """Emit the signal of a publish, once, however often it is called.
 
+        Somebody else's signals may have the target's name, and parameters of other kinds. That is told as an error in the log, but
+        does not fail the load: nothing that a retry or a person could do to the load would mend it.
+
         :raises StoreError: a store that was asked for did not take it.
         """
         from airflow_incremental.store.emitting import Emission, emit
@@ -117,7 +121,7 @@ class SessionLog:
             params,
             payload,
             request_id=facts.session,
-            emitter=attrs.evolve(self.emitter, source="session"),
+            emitter=attrs.evolve(self.emitter, source=SOURCE),
         )
         try:
             emitted = emit(self._store(), emission)
@@ -126,6 +130,9 @@ class SessionLog:
                 log.warning("the signal of session %s was not emitted: %s", facts.session, error)
                 return
             raise
+        except ArgumentError as error:
+            log.error("the publish of session %s has no signal: %s", facts.session, error)  # noqa: TRY400  # it says all there is
+            return
         if emitted.new:
             log.info("emitted signal %s of %r for session %s", emitted.signal.seq, self.key.target, facts.session)
 
@@ -138,7 +145,7 @@ class SessionLog:
         from airflow_incremental.sessions.entries import facts_of, publishes_since
         from airflow_incremental.store.searching import has_signal
 
-        if self.conn_id is None or session is None:
+        if self.conn_id is None or session is None or self._silent:
             return
         try:
             with self._store().read() as conn:
@@ -216,6 +223,6 @@ def rewrite_log(store: Store, *, iceberg_conn_id: str, target: str, found: Targe
             write_process(conn, key(process), at)
         for process, publish in found.publishes if signals else ():
             params, payload = session_signal(key(process), facts_of(publish))
-            said = Emission.read(target, params, payload, request_id=publish.session, emitter=Emitter(source="rebuild"))
+            said = Emission.read(target, params, payload, request_id=publish.session, emitter=Emitter(source=SOURCE))
             emitted += emit_on(conn, said).new
     return emitted

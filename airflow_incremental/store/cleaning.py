@@ -3,6 +3,8 @@
 What stays, however old:
 
 - the newest signal of each name, and the name's row, so that ``seq`` never starts again;
+- the newest signal of each process: by it the next run knows that its last publish was announced. Without it, the run would
+  announce it again, and that would be a new fact;
 - signals an open subscription has not passed, holds as a candidate, or has in a match that stays;
 - matches that no run claimed or whose event is not known to have reached Airflow;
 - open waits, and all signals of the names they wait for: a gate looks into history, so only the names are a safe line;
@@ -23,6 +25,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select, tuple_
 
 from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.session_log import PROCESS_PARAM, SOURCE
 from airflow_incremental.store.reading import CHUNK
 from airflow_incremental.store.schema import (
     candidate,
@@ -109,12 +112,22 @@ def _unneeded(conn: Connection) -> Sequence[ColumnElement[bool]]:
         checkpoint.c.subscription_id == subscription.c.id,
         subscription.c.state == "open",
     )
+    own, later = signal_param.alias(), signal_param.alias()
+    of_process = (own.c.name_id == signal.c.name_id) & (own.c.seq == signal.c.seq) & (own.c.param == PROCESS_PARAM)
+    followed = exists().where(
+        of_process,
+        later.c.name_id == own.c.name_id,
+        later.c.param == own.c.param,
+        later.c.value == own.c.value,
+        later.c.seq > own.c.seq,
+    )
     held = [
         exists().where(table.c.name_id == signal.c.name_id, table.c.seq == signal.c.seq)
         for table in (candidate, match_signal, wait_signal)
     ]
     return [
         signal.c.seq < signal_name.c.last_seq,
+        (signal.c.source != SOURCE) | followed,
         signal_name.c.name.not_in(waited_for),
         ~ahead,
         *(~holds for holds in held),

@@ -56,7 +56,8 @@ tables. Rows that were made this way say so (`rebuilt`).
 
 A publish is also a signal. If its store was configured and does not take it, the task fails and is tried again; what was
 published stays, and whatever was left unsaid, the next plan of the process says. Where nobody configured a store, a warning is
-all. `incremental_conn_id=None` keeps no log and emits nothing.
+all. A new store gets the signals of all publishes that the target still tells of. `incremental_conn_id=None` keeps no log and
+emits nothing.
 
 ## Tables
 

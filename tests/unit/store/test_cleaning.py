@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.signals import SignalDependency
+from airflow_incremental.core.signals import Emitter, SignalDependency
 from airflow_incremental.store.cleaning import clean
 from airflow_incremental.store.matches import claim, mark_announced, unannounced
 from airflow_incremental.store.schema import signal, signal_name, wait, wait_signal
@@ -44,6 +44,18 @@ def test_old_signals_go_but_not_the_newest_of_a_name(engine: Engine) -> None:
     assert _seqs(engine) == [3]
     _put(engine, 4)
     assert _seqs(engine) == [3, 4]
+
+
+def test_the_newest_signal_of_each_process_stays_so_that_it_is_not_announced_again(engine: Engine) -> None:
+    session = Emitter(source="session")
+    with engine.begin() as conn:
+        for process, snapshot in (("p", 1), ("p", 2), ("q", 3), ("q", 4)):
+            put(conn, "a", {"process": process, "snapshot_id": snapshot}, emitter=session)
+        # Of others' signals only the name counts.
+        put(conn, "a", {"process": "r", "snapshot_id": 5})
+        put(conn, "a", {"process": "s", "snapshot_id": 6})
+    clean(engine.begin, LATER)
+    assert _seqs(engine) == [2, 4, 6]
 
 
 def test_what_is_not_older_stays(engine: Engine) -> None:
