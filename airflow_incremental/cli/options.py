@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from airflow_incremental.core.errors import ArgumentError
+from airflow_incremental.core.signal_values import KINDS
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, DEFAULT_STORE_CONN_ID
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 STORE_CONN, ICEBERG_CONN = DEFAULT_STORE_CONN_ID, DEFAULT_CONN_ID
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_WIDE = 10_000
 #: Of a parameter on the command line: ``name=text``, or ``name:kind=text``.
 _PARAM = re.compile(r"(?P<name>[^=:]+)(?::(?P<kind>[a-z]+))?=(?P<value>.*)", re.DOTALL)
 
@@ -99,9 +101,10 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: 
     table = Table(*columns, header_style="bold", box=None, pad_edge=False)
     for row in found:
         table.add_row(*(_text(row[column]) for column in columns))
-    # Not cut at the width of a pipe.
     console = Console(markup=False, highlight=False)
-    console.print(table, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        console.width = _WIDE  # a pipe has no width at which to cut
+    console.print(table)
 
 
 def text_of(dependency: dict[str, Any]) -> str:
@@ -118,6 +121,8 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, dt.datetime):
         return value.isoformat(timespec="seconds")
+    if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS:
+        return str(next(iter(value.values())))
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_text(v)}" for name, v in value.items())
     return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)

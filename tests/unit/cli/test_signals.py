@@ -36,7 +36,6 @@ class Line:
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Run a command, and return what it printed."""
         self.monkeypatch.setattr(sys, "argv", ["airflow-incremental", *arguments])
-        self.monkeypatch.setenv("COLUMNS", "200")
         with pytest.raises(SystemExit) as caught:
             cli.main()
         said = self.capsys.readouterr()
@@ -75,7 +74,7 @@ def test_emit_says_what_it_did_and_list_finds_it(line: Line) -> None:
     assert [s["seq"] for s in line.json("signals", "list", "fact", "--json")] == [2, 1]
     match = json.dumps({"hour": ge("2023-09-14T07:00:00Z")})
     assert [s["seq"] for s in line.json("signals", "list", "fact", "--match", match, "--json")] == [2]
-    assert "region=us" in line("signals", "list")
+    assert "hour=2023-09-14T07:00:00+00:00 region=us" in line("signals", "list")
     assert "no such signal" in line("signals", "list", "other")
 
 
