@@ -161,15 +161,16 @@ class SignalSensor(BaseSensorOperator):
         dependencies = read_dependencies(self.signals)
         store = self._store()
         look = _Look(wait_id=_wait_id(context), store_id=store.store_id)
-        wait = open_wait(store, look.wait_id, dependencies, emitter_of(context))
+        timeout = dt.timedelta(seconds=self.timeout)
+        wait = open_wait(store, look.wait_id, dependencies, emitter_of(context), timeout=timeout)
         if wait.state == "open":
             with store.read() as conn:
                 # In this order: a signal that is emitted in between is looked at twice rather than never.
                 places = newest(conn, [*(d.name for d in dependencies), BYPASS])
                 signals = find_gate(conn, dependencies)
-            if signals is None:
+            wait = wait if signals is None else release(store, look.wait_id, signals)
+            if wait.state == "open":
                 return attrs.evolve(look, places=places)
-            wait = release(store, look.wait_id, signals)
         # An earlier try may have been killed right after its release, and a person may have been faster than this one.
         return attrs.evolve(look, released=_outcome(store, wait, context))
 

@@ -7,7 +7,8 @@ What stays, however old:
   announce it again, and that would be a new fact;
 - signals an open subscription has not passed, holds as a candidate, or has in a match that stays;
 - matches that no run claimed or whose event is not known to have reached Airflow;
-- open waits, and all signals of the names they wait for: a gate looks into history, so only the names are a safe line;
+- open waits, and all signals of the names they wait for: a gate looks into history, so only the names are a safe line. A wait whose
+  task would have given up before ``older_than`` is not open, whatever it says: its run was cleared or deleted;
 - signals that released a wait which stays, because they are its lineage.
 
 A signal that was removed is forgotten: emitting its like again makes a new one. A run that is cleared after its matches were
@@ -18,14 +19,14 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, exists, select, tuple_
 
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.session_log import PROCESS_PARAM, SOURCE
+from airflow_incremental.store.database import Store
 from airflow_incremental.store.reading import CHUNK
 from airflow_incremental.store.schema import (
     candidate,
@@ -45,46 +46,41 @@ class _Undo(Exception):
     """Ends the transaction of a dry run without a commit."""
 
 
-def clean(
-    write: Callable[[], AbstractContextManager[Connection]], older_than: dt.datetime, *, dry_run: bool = False
-) -> dict[str, int]:
+def clean(store: Store, older_than: dt.datetime, *, dry_run: bool = False) -> dict[str, int]:
     """Remove what is older than a time; return how many rows of each table went, or would go.
 
     Works in small transactions, so emits go on meanwhile; one that was interrupted is simply run again. A dry run is one
     transaction that is rolled back, because what may go depends on what went before.
 
-    :param write: begins a transaction that writes, such as ``Store.write``.
     :raises ArgumentError: ``older_than`` has no time zone.
     """
     if older_than.tzinfo is None:
         raise ArgumentError(
             f"older_than is {older_than.isoformat()!r}, without zone", expected="a time with a time zone"
         )
-    gone: Counter[str] = Counter(
-        {_short(table): 0 for table in (wait, wait_signal, match, match_signal, signal, signal_param)}
-    )
+    gone = Counter({_short(table): 0 for table in (wait, wait_signal, match, match_signal, signal, signal_param)})
     if dry_run:
         try:
-            with write() as conn:
-                while _step(conn, older_than, gone):
-                    pass
+            with store.write() as conn:
+                while step := _step(conn, older_than):
+                    gone.update(step)
                 raise _Undo  # noqa: TRY301 (it is how the transaction is ended)
         except _Undo:
             return dict(gone)
-    more = True
-    while more:
-        with write() as conn:
-            more = _step(conn, older_than, gone)
+    while step := store.writing(lambda conn: _step(conn, older_than)):
+        gone.update(step)
     return dict(gone)
 
 
-def _step(conn: Connection, older_than: dt.datetime, gone: Counter[str]) -> bool:
-    """Remove one batch; say whether there was anything. Signals go after what refers to them."""
-    closed = (wait.c.state != "open") & (wait.c.closed_at < older_than)
+def _step(conn: Connection, older_than: dt.datetime) -> Counter[str]:
+    """Remove one batch; return how many rows of each table went. Signals go after what refers to them."""
+    gone: Counter[str] = Counter()
+    is_open = wait.c.state == "open"
+    closed = ~is_open & (wait.c.closed_at < older_than) | is_open & (wait.c.gives_up_at < older_than)
     if ids := conn.execute(select(wait.c.id).where(closed).limit(CHUNK)).scalars().all():
         _remove(conn, wait_signal, wait_signal.c.wait_id.in_(ids), gone)
         _remove(conn, wait, wait.c.id.in_(ids), gone)
-        return True
+        return gone
     done = (match.c.claimed_at < older_than) & match.c.announced_at.is_not(None)
     closed_for_good = select(subscription.c.id).where(subscription.c.state != "open")
     # Nobody announces for a closed subscription any more.
@@ -92,14 +88,14 @@ def _step(conn: Connection, older_than: dt.datetime, gone: Counter[str]) -> bool
     if ids := conn.execute(select(match.c.id).where(done).limit(CHUNK)).scalars().all():
         _remove(conn, match_signal, match_signal.c.match_id.in_(ids), gone)
         _remove(conn, match, match.c.id.in_(ids), gone)
-        return True
+        return gone
     query = select(signal.c.name_id, signal.c.seq).join(signal_name, signal_name.c.id == signal.c.name_id)
     keys = conn.execute(query.where(signal.c.created_at < older_than, *_unneeded(conn)).limit(CHUNK // 2)).all()
     if keys:
         pairs = [tuple(key) for key in keys]
         _remove(conn, signal_param, tuple_(signal_param.c.name_id, signal_param.c.seq).in_(pairs), gone)
         _remove(conn, signal, tuple_(signal.c.name_id, signal.c.seq).in_(pairs), gone)
-    return bool(keys)
+    return gone
 
 
 def _unneeded(conn: Connection) -> Sequence[ColumnElement[bool]]:

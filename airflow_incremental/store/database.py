@@ -32,8 +32,9 @@ _CONNECT = 10
 _PATIENCE = 10.0
 #: Seconds to the second try, which double to the most.
 _PAUSE, _LONGEST_PAUSE = 0.1, 3.0
-#: SQLSTATE classes and codes of PostgreSQL that pass: lost connections, serialization, deadlock, shutting down, too many clients.
-_PASSING = ("08", "40001", "40P01", "57P", "53300")
+#: SQLSTATE classes and codes of PostgreSQL that pass: lost connections, serialization, deadlock, shutting down, too many clients; a
+#: row that was cleaned away just when it was referred to, or the other way round, which the next try sees.
+_PASSING = ("08", "40001", "40P01", "57P", "53300", "23503")
 #: What it says to somebody who connects, which has no code, and passes.
 _STARTING = re.compile(
     "starting up|shutting down|recovery mode|not yet accepting|terminating|too many clients|connection slots"

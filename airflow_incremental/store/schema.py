@@ -38,7 +38,7 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import NAME_LIMIT
 
 #: Of the tables: the number of the newest migration.
-VERSION = "0003"
+VERSION = "0004"
 
 metadata = MetaData(
     naming_convention={
@@ -183,6 +183,9 @@ wait = Table(
     Column("dependencies", Json, nullable=False, comment="the signals that are waited for, with conditions and joins"),
     Column("state", String(16), nullable=False, comment="open, released, bypassed, timed_out or canceled"),
     Column("opened_at", Moment, nullable=False, comment="since when it waits"),
+    Column(
+        "gives_up_at", Moment, comment="when its time is over, at the latest; null if a version before 0004 opened it"
+    ),
     Column("closed_at", Moment, comment="when it ended"),
     Column("closed_by", Airflow, comment="of a bypass: who"),
     Column("reason", Text, comment="of a bypass: why"),

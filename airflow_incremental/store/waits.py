@@ -37,6 +37,7 @@ class Wait:
     """A step that waits, or waited.
 
     :param dependencies: what it waits for, in the plain form.
+    :param gives_up_at: when its time is over, at the latest. A step that still waits then is gone, with its run or a clear of it.
     :param closed_by: of a bypass: who.
     :param reason: of a bypass: why.
     """
@@ -45,6 +46,7 @@ class Wait:
     state: WaitState
     dependencies: Sequence[Any]
     opened_at: dt.datetime
+    gives_up_at: dt.datetime | None
     closed_at: dt.datetime | None
     closed_by: str | None
     reason: str | None
@@ -57,44 +59,59 @@ def wait_id(task: Emitter, *, clear_number: int) -> str:
     return hashlib.sha256(json.dumps(whose).encode()).hexdigest()[:32]
 
 
-def open_wait(store: Store, identity: str, dependencies: Sequence[SignalDependency], task: Emitter) -> Wait:
-    """Open a wait, or find it as an earlier try left it; one that was given up is open again."""
-    plain = [dependency.to_json() for dependency in dependencies]
+def open_wait(
+    store: Store, identity: str, dependencies: Sequence[SignalDependency], task: Emitter, *, timeout: dt.timedelta
+) -> Wait:
+    """Open a wait, or find it as an earlier try left it; one that was given up is open again.
+
+    What the same task waited for before its run was cleared is over with that: nothing looks for it any more.
+
+    :param timeout: how long the step waits from now on, at most.
+    """
+    plain, now = [dependency.to_json() for dependency in dependencies], dt.datetime.now(UTC)
+    gives_up_at = now + min(timeout, dt.datetime.max.replace(tzinfo=UTC) - now)
 
     def work(conn: Connection) -> Wait:
         row = {
             "id": identity,
             "dependencies": plain,
             "state": "open",
-            "opened_at": dt.datetime.now(UTC),
+            "opened_at": now,
             **_task_columns(task),
         }
         conn.execute(insert_or_leave(conn, wait).values(row))
-        given_up = wait.c.state.in_(("timed_out", "canceled"))
+        # The DAG may have been changed between two tries.
+        waiting = wait.c.state.in_(("open", "timed_out", "canceled"))
         conn.execute(
-            update(wait).where(wait.c.id == identity, given_up).values(state="open", closed_at=None, dependencies=plain)
+            update(wait)
+            .where(wait.c.id == identity, waiting)
+            .values(state="open", closed_at=None, dependencies=plain, gives_up_at=gives_up_at)
         )
         found = find_wait(conn, identity)
-        if found.state == "open" and list(found.dependencies) != plain:
-            # The DAG was changed between two tries.
-            conn.execute(update(wait).where(wait.c.id == identity).values(dependencies=plain))
+        same_task = [wait.c[name] == value for name, value in _task_columns(task).items() if name != "try_number"]
+        before = [wait.c.id != identity, wait.c.opened_at < found.opened_at, wait.c.state == "open"]
+        conn.execute(update(wait).where(*same_task, *before).values(state="canceled", closed_at=now))
         return found
 
     return store.writing(work)
 
 
 def release(store: Store, identity: str, signals: Sequence[Signal]) -> Wait:
-    """Say that signals released a wait, unless it has ended already; return it as it is then."""
+    """Say that signals released a wait, unless it has ended already; return it as it is then.
+
+    It stays open if one of the signals has been cleaned away since it was found.
+    """
 
     def work(conn: Connection) -> Wait:
-        if _close(conn, identity, "released"):
-            rows = conn.execute(select(signal_name).where(signal_name.c.name.in_({s.name for s in signals})))
-            ids = {row.name: row.id for row in rows}
+        rows = conn.execute(select(signal_name).where(signal_name.c.name.in_({s.name for s in signals})))
+        ids = {row.name: row.id for row in rows}
+        places = [(ids[s.name], s.seq) for s in signals]
+        if len(signals_at(conn, places)) == len(set(places)) and _close(conn, identity, "released"):
             conn.execute(
                 insert(wait_signal),
                 [
-                    {"wait_id": identity, "position": n, "name_id": ids[s.name], "seq": s.seq}
-                    for n, s in enumerate(signals)
+                    {"wait_id": identity, "position": n, "name_id": name_id, "seq": seq}
+                    for n, (name_id, seq) in enumerate(places)
                 ],
             )
         return find_wait(conn, identity)
@@ -176,6 +193,7 @@ def find_waits(
             state=row["state"],
             dependencies=row["dependencies"],
             opened_at=row["opened_at"],
+            gives_up_at=row["gives_up_at"],
             closed_at=row["closed_at"],
             closed_by=row["closed_by"],
             reason=row["reason"],

@@ -21,7 +21,7 @@ from airflow_incremental.store.matches import claim, mark_announced, unannounced
 from airflow_incremental.store.schema import signal, signal_name
 from airflow_incremental.store.subscriptions import advance, close_subscription, subscribe
 from tests.integration.postgres import PostgresServer
-from tests.support.signal_store import a_run, bare_store, put
+from tests.support.signal_store import a_run, as_store, bare_store, put
 
 NAMES = st.sampled_from(["a", "b"])
 SHAPES = {
@@ -139,7 +139,7 @@ class Signals(RuleBasedStateMachine):
     @rule()
     def cleans_signals(self) -> None:
         # All signals of these tests are old; matches stay, as runs may be retried.
-        clean(self.engine.begin, dt.datetime(2026, 1, 2, tzinfo=UTC))
+        clean(as_store(self.engine), dt.datetime(2026, 1, 2, tzinfo=UTC))
         # The store forgets the identity of what went: the like of it is a new fact from now on.
         with self.engine.begin() as conn:
             rows = conn.execute(select(signal_name.c.name, signal.c.seq).join_from(signal, signal_name)).all()

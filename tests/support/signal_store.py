@@ -11,6 +11,7 @@ from sqlalchemy.pool import StaticPool
 
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import Emitter
+from airflow_incremental.store.database import Store
 from airflow_incremental.store.emitting import Emission, emit_on
 from airflow_incremental.store.schema import metadata, signal
 
@@ -26,6 +27,11 @@ def bare_store(url: str = "sqlite://") -> Engine:
         event.listen(engine, "begin", _on_begin)
     metadata.create_all(engine)
     return engine
+
+
+def as_store(engine: Engine) -> Store:
+    """Return bare tables as a store."""
+    return Store(engine=engine, store_id="bare", where=engine.dialect.name)
 
 
 def _on_connect(connection: Any, _: object) -> None:

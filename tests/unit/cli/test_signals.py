@@ -104,7 +104,13 @@ def test_what_is_wrong_is_said_in_a_sentence(line: Line, arguments: tuple[str, .
 
 def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
     identity = wait_id(TASK, clear_number=0)
-    open_wait(store, identity, read_dependencies([{"name": "fact", "match": {"hour": ge(6)}, "join": ["day"]}]), TASK)
+    open_wait(
+        store,
+        identity,
+        read_dependencies([{"name": "fact", "match": {"hour": ge(6)}, "join": ["day"]}]),
+        TASK,
+        timeout=dt.timedelta(days=7),
+    )
 
     (shown,) = line.json("signals", "waits", "--json")
     assert (shown["id"], shown["waits_for"]) == (identity, ["fact where hour >= 6 joined on day"])
@@ -126,7 +132,7 @@ def test_upgrade_names_the_store(line: Line, store: Store) -> None:
 def test_lineage_follows_a_signal_down_and_up(line: Line, store: Store) -> None:
     emitted = say(store, "fact", hour=6).signal
     identity = wait_id(TASK, clear_number=0)
-    open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK)
+    open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK, timeout=dt.timedelta(days=7))
     release(store, identity, [emitted])
 
     assert f"wait {identity} released, dag run task" in line("signals", "lineage", "fact", "1")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -25,6 +26,7 @@ from tests.support.stores import TASK, say
 
 WANTED = read_dependencies([{"name": "a"}, {"name": "b"}])
 ID = wait_id(TASK, clear_number=0)
+WEEK = dt.timedelta(days=7)
 
 
 def test_tries_share_a_wait_and_clears_do_not() -> None:
@@ -39,13 +41,13 @@ def test_tries_share_a_wait_and_clears_do_not() -> None:
 
 
 def test_a_wait_is_released_once_and_keeps_what_released_it(store: Store) -> None:
-    assert open_wait(store, ID, WANTED, TASK).state == "open"
+    assert open_wait(store, ID, WANTED, TASK, timeout=WEEK).state == "open"
     first = [say(store, "a", n=1).signal, say(store, "b", n=1).signal]
     other = [say(store, "a", n=2).signal, say(store, "b", n=2).signal]
 
     assert release(store, ID, first).state == "released"
     assert release(store, ID, other).state == "released"
-    assert open_wait(store, ID, WANTED, TASK).state == "released", "a later try finds it"
+    assert open_wait(store, ID, WANTED, TASK, timeout=WEEK).state == "released", "a later try finds it"
     with store.read() as conn:
         assert signals_of_wait(conn, ID) == first
         (found,) = find_waits(conn, dag_id="dag", run_id="run", task_id="task")
@@ -53,17 +55,44 @@ def test_a_wait_is_released_once_and_keeps_what_released_it(store: Store) -> Non
     assert close_wait(store, ID, "timed_out").state == "released"
 
 
+def test_one_of_a_clear_before_is_over(store: Store) -> None:
+    again, other = wait_id(TASK, clear_number=1), wait_id(attrs.evolve(TASK, map_index=1), clear_number=0)
+    open_wait(store, ID, WANTED, TASK, timeout=WEEK)
+    open_wait(store, other, WANTED, attrs.evolve(TASK, map_index=1), timeout=WEEK)
+    open_wait(store, again, WANTED, attrs.evolve(TASK, try_number=3), timeout=WEEK)
+    with store.read() as conn:
+        assert {found.id: found.state for found in find_waits(conn)} == {
+            ID: "canceled",
+            other: "open",
+            again: "open",
+        }
+
+
+def test_a_signal_that_was_cleaned_away_releases_nothing(store: Store) -> None:
+    found = say(store, "a").signal
+    open_wait(store, ID, WANTED[:1], TASK, timeout=WEEK)
+    gone = attrs.evolve(found, seq=found.seq + 1)
+    assert release(store, ID, [gone]).state == "open"
+    assert release(store, ID, [found]).state == "released"
+
+
+def test_a_time_beyond_all_times_is_as_long_as_there_are_times(store: Store) -> None:
+    found = open_wait(store, ID, WANTED, TASK, timeout=dt.timedelta.max)
+    assert found.gives_up_at is not None
+    assert found.gives_up_at.year == 9999
+
+
 def test_one_that_was_given_up_is_opened_again(store: Store) -> None:
-    open_wait(store, ID, WANTED, TASK)
+    open_wait(store, ID, WANTED, TASK, timeout=WEEK)
     assert close_wait(store, ID, "timed_out").state == "timed_out"
-    assert open_wait(store, ID, WANTED[:1], TASK).state == "open"
+    assert open_wait(store, ID, WANTED[:1], TASK, timeout=WEEK).state == "open"
     with store.read() as conn:
         (found,) = find_waits(conn, state="open")
     assert found.dependencies == [WANTED[0].to_json()]
 
 
 def test_a_bypass_is_kept_with_who_and_why_and_pollers_hear_of_it(store: Store) -> None:
-    open_wait(store, ID, WANTED, TASK)
+    open_wait(store, ID, WANTED, TASK, timeout=WEEK)
 
     found = bypass(store, ID, by="anna", reason="the source is late, and we know")
 
@@ -108,7 +137,7 @@ def test_of_many_who_end_a_wait_one_does(store: Store) -> None:
     with ThreadPoolExecutor(3) as pool:
         for clear in range(15):
             identity = wait_id(TASK, clear_number=clear)
-            open_wait(store, identity, WANTED, TASK)
+            open_wait(store, identity, WANTED, TASK, timeout=WEEK)
             (state,) = set(pool.map(end, [clear % 3, (clear + 1) % 3, (clear + 2) % 3]))
             with store.read() as conn:
                 assert find_wait(conn, identity).state == state

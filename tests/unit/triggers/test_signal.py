@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
 from airflow_incremental.core.errors import StoreError
@@ -83,8 +84,9 @@ def test_joined_signals_wake_it_when_they_fit_each_other(store: Store) -> None:
 
 
 def test_a_bypass_wakes_the_wait_it_is_of(store: Store) -> None:
-    for identity in ("w1", "w2"):
-        open_wait(store, identity, [SignalDependency("a")], TASK)
+    for map_index, identity in enumerate(("w1", "w2")):
+        task = attrs.evolve(TASK, map_index=map_index)
+        open_wait(store, identity, [SignalDependency("a")], task, timeout=dt.timedelta(days=7))
     event = asyncio.run(
         while_it_waits(
             trigger(store, {"name": "a"}),
