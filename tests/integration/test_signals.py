@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
 from collections import Counter
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from airflow_incremental.core.watermark import Published
+from airflow_incremental.iceberg.state import published
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.schema import match, subscription
+from airflow_incremental.store.searching import since
 from airflow_incremental.store.waits import bypass, find_waits, signals_of_wait
+from demo.landing import Lakehouse
 from demo.stack import AirflowStack
 from tests.support.stores import say
+from tests.support.world import EVENTS, create, hour, rows_table
 
 
 @pytest.fixture(scope="session")
@@ -102,3 +109,37 @@ def test_two_signals_start_a_dag_once_although_the_triggerer_is_killed(
             for one in client.xcom("signals_started", run["dag_run_id"], "claim"):
                 counted[next(s["params"]["day"] for s in one["signals"] if s["name"] == "it.orders")] += 1
     assert counted == {1: 1, 2: 1}
+
+
+def test_a_publish_that_was_killed_before_it_was_announced_is_announced_by_the_next_plan(
+    airflow_stack: AirflowStack, airflow_lakehouse: Lakehouse, signal_store: Store
+) -> None:
+    client, catalog, dag_id, target = airflow_stack.client, airflow_lakehouse.catalog(), "signals_load", "mart.said"
+    for namespace in ("raw", "mart"):
+        catalog.create_namespace_if_not_exists(namespace)
+    for table in ("raw.said", target):
+        create(catalog, table, EVENTS, (("day", "ts"),))
+    catalog.load_table("raw.said").append(rows_table([(1, hour(1), "eu", 1)]))
+    client.unpause(dag_id)
+
+    def is_published() -> Published | None:
+        return published(catalog.load_table(target), target)
+
+    # Nobody can emit, so the task hangs between its publish and its signal: there it is killed.
+    with signal_store.write() as conn:
+        conn.execute(sa.text("LOCK TABLE incremental_signal IN EXCLUSIVE MODE"))
+        run_id = client.trigger(dag_id)
+        said = client.wait_until(is_published, timeout=120, what="the load to publish")
+        os.kill(airflow_stack.task_pid(dag_id, run_id, "load"), signal.SIGKILL)
+        assert client.wait_for_run(dag_id, run_id) == "failed"
+    with signal_store.read() as conn:
+        assert since(conn, {target: 0}, limit=10) == []
+
+    for _ in range(2):
+        assert client.wait_for_run(dag_id, client.trigger(dag_id)) == "success"
+
+    with signal_store.read() as conn:
+        (announced,) = since(conn, {target: 0}, limit=10)
+    assert said is not None
+    assert (announced.params["process"], announced.params["snapshot_id"]) == (target, said.snapshot_id)
+    assert catalog.load_table(target).scan().to_arrow().num_rows == 1

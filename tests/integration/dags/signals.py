@@ -1,4 +1,4 @@
-"""A step that waits for a signal, and a DAG that two signals start together."""
+"""A step that waits for a signal, a DAG that two signals start together, and a load whose publishes are signals."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import datetime as dt
 
 from airflow.sdk import DAG, Asset, AssetWatcher
 
-from airflow_incremental import ClaimMatchesOperator, SignalMatchTrigger, SignalSensor, ge
+from airflow_incremental import (
+    ClaimMatchesOperator,
+    IcebergSource,
+    IcebergTarget,
+    IncrementalLoadOperator,
+    SignalMatchTrigger,
+    SignalSensor,
+    ge,
+)
 
 DEFAULTS = {"retries": 2, "retry_delay": dt.timedelta(seconds=1)}
 
@@ -38,3 +46,12 @@ BOTH = Asset(
 
 with DAG("signals_started", schedule=[BOTH], max_active_runs=1, default_args=DEFAULTS):
     ClaimMatchesOperator(task_id="claim", subscription="it_both")
+
+with DAG("signals_load", schedule=None, default_args={"retries": 0}):
+    IncrementalLoadOperator(
+        task_id="load",
+        sources={"events": IcebergSource("raw.said", event_time="ts")},
+        target=IcebergTarget("mart.said", event_time="ts"),
+        mode="append",
+        transform="SELECT id, ts, region, v FROM events",
+    )
