@@ -183,6 +183,10 @@ class Plan:
         """Return one source's part."""
         return next(s for s in self.sources if s.name == name)
 
+    def restated(self, source: SourcePlan) -> EventRanges:
+        """Return the event times of a driver that are computed again on purpose."""
+        return source.changed if self.keys else self.read
+
     @property
     def rows_added(self) -> int:
         """Rows added to the sources."""
@@ -270,6 +274,11 @@ class Plan:
         """Return what people read in a log or on the task's page."""
         lines = [f"session {self.session} of process {self.process!r} ({self.mode}, {self.kind}): {self.reason}"]
         for s in self.sources:
+            if s.derivation == "restatement":
+                lines.append(
+                    f"  reads {s.name} = {s.table} at snapshot {s.pinned.snapshot_id}: {shorten(self.restated(s))}"
+                )
+                continue
             since = "the start" if s.base is None else f"snapshot {s.base.snapshot_id}"
             lines.append(
                 f"  reads {s.name} = {s.table} from {since} to snapshot {s.pinned.snapshot_id} ({s.derivation}): "
@@ -277,13 +286,14 @@ class Plan:
                 + (f", {s.rows_late:,} late" if s.rows_late else "")
                 + (f", {s.rows_ignored:,} ignored" if s.rows_ignored else "")
             )
-            if self.keys and s.derivation != "lookup":
+            if self.keys and s.derivation not in ("lookup", "restatement"):
                 lines.append(
                     f"    and all its rows of the changed keys: at most {s.scan_files:,} files are searched for them "
                     f"({s.scan_bytes:,} bytes of key columns)"
                 )
         if self.keys:
-            lines.append(f"  replaces the rows of the changed keys ({', '.join(self.keys)}) in {self.target}")
+            which = "keys of these rows" if self.kind == "restatement" else "changed keys"
+            lines.append(f"  replaces the rows of the {which} ({', '.join(self.keys)}) in {self.target}")
             return "\n".join(lines)
         verb = "replaces" if self.replaced else "adds to"
         units = (

@@ -136,13 +136,14 @@ def make_restatement(
     reason: str,
     changes: Mapping[str, SourceFacts] | None = None,
 ) -> Plan:
-    """Plan to compute given ranges, or the keys of given changes, again; the watermark stays where it is.
+    """Plan to compute given ranges, or keys, again; the watermark stays where it is.
 
-    :param pinned: the snapshots that are read: those of the watermark. (Where one has expired, a mode that replaces ranges may read
-        a newer one: what it sees early is computed once more when it is due.)
-    :param changes: ``merge`` only: what changed in each driver, up to the pinned snapshots.
+    :param pinned: the snapshots that are read: those of the watermark, or newer ones where the mode replaces what it computes: what
+        they see early is computed once more when it is due. ``append`` would load it twice.
+    :param ranges: in ``merge`` the keys of all rows in these ranges are computed, unless ``changes`` says which.
+    :param changes: ``merge`` only: what changed in each driver, up to the pinned snapshots, whose keys are computed.
     """
-    whole = ranges if ranges.is_everything else ranges.align(target.grain or DEFAULT_GRAIN)
+    whole = ranges if ranges.is_everything or target.grain is None else ranges.align(target.grain)
     span, processed = whole.span(), published.watermark.processed_through
     if spec.mode == "stateful" and spec.catch_up == "whole_range" and span is not None and processed is not None:
         # What comes after depends on it.
@@ -172,7 +173,7 @@ def make_restatement(
             else lookup_part(spec, name, pinned[name])
             for name, source in spec.sources.items()
         ),
-        replaced=whole if changes is None else EventRanges(),
+        replaced=EventRanges() if spec.mode == "merge" else whole,
         may_replace=spec.replaces,
         affected=whole,
         late=whole.below(published.watermark.complete_through),

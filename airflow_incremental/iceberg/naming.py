@@ -54,7 +54,7 @@ AT_PUBLISH = "publish"
 AT_END = "end"
 #: The sealed snapshot that staged rows were taken from.
 STAGED_OF = PREFIX + "staged-of"
-#: Why somebody ended a session or set a watermark by hand.
+#: Why there was a session, or why somebody ended one or set a watermark by hand.
 REASON = PREFIX + "reason"
 
 _STATE = PREFIX + "process."

@@ -231,6 +231,7 @@ def summary_of(plan: Plan, output: Output) -> dict[str, str]:
         naming.SESSION: plan.session,
         naming.BASE_SESSION: plan.base_session or "",
         naming.KIND: plan.kind,
+        naming.REASON: plan.reason,
         naming.MODE: plan.mode,
         naming.WATERMARK: plan.watermark.dumps(),
         naming.RANGES: json.dumps(plan.affected.coalesce(SUMMARY_RANGES).to_json(), separators=(",", ":")),

@@ -84,6 +84,7 @@ def published_entry(publish: Published, *, base: Published | None, at: dt.dateti
         state="published",
         mode=words.get(naming.MODE, ""),
         kind=words.get(naming.KIND, "load"),
+        reason=words.get(naming.REASON),
         owner=Owner.from_json({"deployment": "", **publish.owner}),
         ranges=list(publish.ranges),
         rows=int(words.get(naming.ROWS, 0)),

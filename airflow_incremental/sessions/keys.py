@@ -13,11 +13,11 @@ import pyarrow as pa
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.engines.changes import keys_query
-from airflow_incremental.iceberg.changed_rows import read_changed
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.key_sources import KeySource, changed_spans
 from airflow_incremental.iceberg.keys import KeySet, key_fields
-from airflow_incremental.sessions.reading import key_columns, pinned_changes
+from airflow_incremental.iceberg.target_keys import keys_in_ranges
+from airflow_incremental.sessions.reading import changed_rows, key_columns
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -32,7 +32,9 @@ log = logging.getLogger(__name__)
 def changed_keys(process: Process, plan: Plan, target: Table) -> KeySet | None:
     """Return the keys a session computes, read from the rows that changed; None where the plan does not replace rows by key.
 
-    The same in every try: both snapshots of every driver are pinned.
+    A restatement of ranges computes the keys of all rows in them, of the drivers and of the target.
+
+    The same in every try: the snapshots of the drivers, and of the target, are pinned.
 
     :raises PlanExpired: a snapshot or file of the plan is gone.
     """
@@ -44,16 +46,19 @@ def changed_keys(process: Process, plan: Plan, target: Table) -> KeySet | None:
     for source in plan.sources:
         if source.derivation == "lookup":
             continue
-        changes, table = pinned_changes(process, plan, source)
-        if not changes:
+        rows = changed_rows(process, plan, source)
+        if not (rows.added.parts or rows.removed.parts):
             continue
-        rows = read_changed(table, source, changes, event_time=process.spec.sources[source.name].event_time)
         columns = dict(zip(plan.keys, key_columns(process.spec, source.name), strict=True))
         query = keys_query(rows.added, rows.removed, columns)
         with process.engine.run(
             query, [rows.added, rows.removed], plan, target_schema=schema, work_dir=process.work_dir
         ) as batches:
             found.append(batches.read_all())
+    restated = any(source.derivation == "restatement" for source in plan.sources)
+    if restated and process.spec.target.event_time is not None:
+        # What the target has there may come from rows with another event time, or from none any more.
+        found.append(keys_in_ranges(target, plan, event_time=process.spec.target.event_time).cast(schema))
     keys = KeySet.of(pa.concat_tables(found) if found else schema.empty_table())
     log.info("%s keys changed (%.1f s)", f"{len(keys):,}", time.monotonic() - started)
     return keys

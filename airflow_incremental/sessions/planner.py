@@ -54,6 +54,7 @@ from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.quarantine import settle_last, settle_process
 from airflow_incremental.sessions.reading import source_changes, source_reads
+from airflow_incremental.sessions.requested import requested
 from airflow_incremental.sessions.restating import restatement
 
 if TYPE_CHECKING:
@@ -164,10 +165,9 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     if process.puts_aside:
         check_quarantine_table(process.catalog, process.quarantine, target, of=spec.target.table)
     check_trends(process.audits, kept=process.audit_table is not False)
-    if mine is not None:
-        again = restatement(process, target, facts, mine, now)
-        if again is not None:
-            return again
+    again = _again(process, target, facts, mine, now)
+    if again is not None:
+        return again
     last, reload = _last_publish(process, target, facts)
     check_scopes(target, spec, replaces=reload is not None)
     if last is None and reload is None:
@@ -187,6 +187,18 @@ def draft(process: Process, target: Table) -> Plan | Finished:
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
     _check_before_load(process, target)
     return decided
+
+
+def _again(
+    process: Process, target: Table, facts: TargetFacts, mine: Published | None, now: dt.datetime
+) -> Plan | Finished | None:
+    """Plan what is computed again on purpose: what somebody asks for, or what this run wrote before it was cleared."""
+    if process.restate is None:
+        return None if mine is None else restatement(process, target, facts, mine, now)
+    asked = requested(process, target, facts, process.restate, now)
+    if isinstance(asked, Plan):
+        _check_before_load(process, target)
+    return asked
 
 
 def _check_before_load(process: Process, target: Table) -> None:

@@ -13,6 +13,7 @@ from airflow_incremental.core.approval import ApprovalPolicy, Decision
 from airflow_incremental.core.literals import AuditTable, check_audit_table, default_audit_table
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.quarantine import check_quarantine, default_table
+from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.spec import ProcessSpec
 from airflow_incremental.core.watermark import Published
@@ -47,6 +48,7 @@ class Process:
     :param approval: when a person has to decide before a publish; audits that ask need one whatever it says.
     :param quarantine_rejected: whether all rows of a session that a person rejects are put aside.
     :param replace_pending: whether a session of another run that waits for a person may be taken over.
+    :param restate: event times to compute again on purpose, instead of what changed.
     :param work_dir: where the engine spills; default is a temporary directory.
     :param keep_steps_every: seconds of work after which a ``stateful`` session with steps keeps the finished ones for a retry, at
         the cost of one commit.
@@ -65,6 +67,7 @@ class Process:
     approval: ApprovalPolicy | None = None
     quarantine_rejected: bool = False
     replace_pending: bool = False
+    restate: RestateRequest | None = None
     work_dir: Path | None = None
     keep_steps_every: float = 60.0
     quarantine_table: str | None = None

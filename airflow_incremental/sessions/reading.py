@@ -54,7 +54,7 @@ def source_changes(process: Process, plan: Plan) -> list[Changes]:
     return [
         Changes(
             name=source.name,
-            find=cache(partial(_changed_rows, process, plan, source)),
+            find=cache(partial(changed_rows, process, plan, source)),
             ranges=source.changed,
             bounds=source.bounds,
         )
@@ -63,15 +63,18 @@ def source_changes(process: Process, plan: Plan) -> list[Changes]:
     ]
 
 
-def _changed_rows(process: Process, plan: Plan, source: SourcePlan) -> ChangedRows:
+def changed_rows(process: Process, plan: Plan, source: SourcePlan) -> ChangedRows:
+    """Return the rows of a driver that came and went.
+
+    :raises PlanExpired: a snapshot or file of the plan is gone.
+    """
     event_time = process.spec.sources[source.name].event_time
     if source.derivation != "restatement":
         changes, table = pinned_changes(process, plan, source)
         return read_changed(table, source, changes, event_time=event_time)
     # What is computed again on purpose counts as changed, whole.
-    whole = _ranges(
-        process, source, source_table(process, plan, source), None if plan.read.is_everything else plan.read
-    )
+    again = plan.restated(source)
+    whole = _ranges(process, source, source_table(process, plan, source), None if again.is_everything else again)
     return ChangedRows(
         added=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_added"),
         removed=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_removed", parts=(), rows=0, bytes=0, files=0),

@@ -91,7 +91,7 @@ class _Cleared:
                         "the source snapshot of the watermark is expired, so nothing can be computed as of it"
                     )
             pinned[name] = position_of(table, head_of(table, source.branch))
-        return self._with_bounds(self._plan(pinned, ranges))
+        return with_bounds(self.process, self._plan(pinned, ranges))
 
     def of_keys(self) -> Plan | None:
         """Plan the keys that changed since before the session, as of the watermark: those it wrote, and what changed since."""
@@ -141,24 +141,29 @@ class _Cleared:
             changes=changes,
         )
 
-    def _with_bounds(self, plan: Plan) -> Plan:
-        """Return the plan with the bounds that are asked for, of all rows that are computed again."""
-        keep = None if plan.read.is_everything else plan.read
-        sources = []
-        for source in plan.sources:
-            declared = self.spec.sources[source.name]
-            bounds: Bounds = {}
-            if declared.change_bounds:
-                table = load_table(self.process.catalog, source.table, role="source")
-                bounds = range_bounds(
-                    table, source.pinned.snapshot_id, declared.change_bounds, event_time=declared.event_time, keep=keep
-                )
-            sources.append(attrs.evolve(source, bounds=bounds))
-        return attrs.evolve(plan, sources=tuple(sources))
-
     @staticmethod
     def _anew(why: str) -> None:
         log.warning("this run was cleared, but %s; planning anew", why)
+
+
+def with_bounds(process: Process, plan: Plan) -> Plan:
+    """Return the plan with the bounds that are asked for, of all rows that are computed again."""
+    sources = []
+    for source in plan.sources:
+        declared = process.spec.sources[source.name]
+        bounds: Bounds = {}
+        if declared.change_bounds:
+            table = load_table(process.catalog, source.table, role="source")
+            again = plan.restated(source)
+            bounds = range_bounds(
+                table,
+                source.pinned.snapshot_id,
+                declared.change_bounds,
+                event_time=declared.event_time,
+                keep=None if again.is_everything else again,
+            )
+        sources.append(attrs.evolve(source, bounds=bounds))
+    return attrs.evolve(plan, sources=tuple(sources))
 
 
 def _holds_other_rows(target: Table, spec: ProcessSpec, ranges: EventRanges) -> bool:

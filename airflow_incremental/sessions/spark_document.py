@@ -121,8 +121,9 @@ def _changed(
         return [], []
     if source.derivation == "restatement":
         # What is computed again on purpose counts as changed, whole.
+        again = plan.restated(source)
         table = source_table(process, plan, source)
-        return snapshot_reads(table, source, keep=None if plan.read.is_everything else plan.read), []
+        return snapshot_reads(table, source, keep=None if again.is_everything else again), []
     changes, table = pinned_changes(process, plan, source)
     return changed_reads(table, source, changes, event_time=process.spec.sources[source.name].event_time)
 

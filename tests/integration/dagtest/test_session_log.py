@@ -25,7 +25,6 @@ from tests.support.world import TARGET
 #: What only the log knows, and what is measured by another clock.
 _ONLY_LIVE = {
     "plan",
-    "reason",
     "late_ranges",
     "planned_at",
     "loaded_at",
