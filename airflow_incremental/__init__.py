@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.operators.matches import ClaimMatchesOperator, claim_matches
+    from airflow_incremental.operators.restate import restate_params
     from airflow_incremental.operators.spark_load import SparkLoadOperator
     from airflow_incremental.sensors.signal import SignalSensor
     from airflow_incremental.sensors.watermark import WatermarkSensor
@@ -90,6 +91,7 @@ __all__ = [
     "in_",
     "le",
     "lt",
+    "restate_params",
 ]
 
 _AUDITS = "airflow_incremental.audits"
@@ -136,6 +138,7 @@ _HOMES = {
     "in_": "airflow_incremental.core.signals",
     "le": "airflow_incremental.core.signals",
     "lt": "airflow_incremental.core.signals",
+    "restate_params": "airflow_incremental.operators.restate",
 }
 
 

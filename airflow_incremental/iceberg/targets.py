@@ -112,9 +112,11 @@ def target_facts(table: Table, spec: ProcessSpec) -> TargetFacts:
                 hint="correct the keys of state",
             )
     replaced = spec.target.event_time if spec.replaces_ranges else None
+    head = table.metadata.refs.get(MAIN_BRANCH)
     return TargetFacts(
         table_uuid=str(table.metadata.table_uuid),
-        main=table.metadata.refs[MAIN_BRANCH].snapshot_id,
+        # A target without a snapshot gets one before a session is opened; a preview touches nothing.
+        main=0 if head is None else head.snapshot_id,
         grain=grain,
         event_field=EventColumn.of(table, replaced).field_id if replaced is not None else None,
         key_fields=tuple(f.field_id for f in key_fields(table, spec.keys, table.schema(), what="target")),

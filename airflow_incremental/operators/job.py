@@ -9,21 +9,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
 
-from airflow_incremental.audits import validate_audits
 from airflow_incremental.compat import AirflowSkipException, DownstreamTasksSkipped
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.session_log import LoadKey, published_facts
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.announce import announce, is_unannounced, keep_quiet
-from airflow_incremental.operators.arguments import SPEC_FIELDS, build_spec, check_asks, check_transform
 from airflow_incremental.operators.assets import iceberg_asset
+from airflow_incremental.operators.binding import bind
 from airflow_incremental.operators.handover import state_of
-from airflow_incremental.operators.runtime import catalog_of, emitter_of, owner_of, run_is_over
+from airflow_incremental.operators.restate import request_of
+from airflow_incremental.operators.runtime import emitter_of, owner_of, run_is_over
 from airflow_incremental.operators.session_log import SessionLog
-from airflow_incremental.operators.templates import with_suite_files
 
 if TYPE_CHECKING:
-    from airflow_incremental.core.plan import Owner
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.sessions.process import Finished, Process, Session
 
@@ -45,38 +43,13 @@ class Job:
 
         :raises ArgumentError: a template was rendered to something wrong.
         """
-        from airflow_incremental.sessions.process import Process
-
-        spec = build_spec({name: getattr(operator, name) for name in SPEC_FIELDS})
-        on_spark = operator.spark_transform()
-        transform: Any = operator.transform_callable or on_spark or operator.transform
-        check_transform(transform, stage=operator.stage)
         ti = context["ti"]
-        # A template may have been rendered to the path of a suite; and of a mapped task no file was read at the import.
-        read = with_suite_files(operator.audits, operator.get_template_env())
-        audits = validate_audits(read, functions=operator.audit_functions)
-        check_asks(audits, operator.approval)
-
-        def over(owner: Owner) -> bool:
-            return run_is_over(ti.get_dr_count, owner)
-
-        catalog = catalog_of(operator.iceberg_conn_id)
-        runner = None if on_spark is None else operator.make_runner(on_spark, catalog, context)
-        process = Process(
-            spec=spec,
-            catalog=catalog,
+        process = bind(
+            operator,
             owner=owner_of(context, task_id=operator.group_name),
-            transform=runner or transform,
-            audit_runner=runner if on_spark is not None and on_spark.audits_on == "spark" else None,
-            audits=audits,
-            quarantine_table=operator.quarantine_table,
-            audit_table=operator.audit_table,
-            engine=operator.make_engine(),
-            run_is_over=over,
-            samples=operator.samples,
-            approval=operator.approval,
-            quarantine_rejected=operator.approval_on_reject == "quarantine",
-            replace_pending=operator.when_pending == "replace",
+            run_is_over=lambda owner: run_is_over(ti.get_dr_count, owner),
+            make_runner=lambda transform, catalog: operator.make_runner(transform, catalog, context),
+            restate=request_of(context),
         )
         key = LoadKey(
             iceberg_conn_id=operator.iceberg_conn_id, target=process.spec.target.table, process=process.spec.process

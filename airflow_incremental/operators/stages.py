@@ -18,6 +18,7 @@ from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.busy import give_way
 from airflow_incremental.operators.handover import check_same, missing, skip_if_ended
 from airflow_incremental.operators.job import Job
+from airflow_incremental.operators.restate import wants_preview
 
 if TYPE_CHECKING:
     from airflow_incremental.operators.load import IncrementalLoadOperator
@@ -37,6 +38,8 @@ def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> 
     stage = {"all": _all, "plan": _plan, "load": _load, "audit": _audit, "publish": _publish}[operator.stage]
     operator.plan_summary = ""
     job = Job.of(operator, context)
+    if operator.stage in ("all", "plan") and wants_preview(context):
+        _preview(job)
     for _ in range(_ROUNDS):
         try:
             return stage(job)
@@ -51,6 +54,16 @@ def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> 
             job.session_log.failed(error)
             raise
     raise busy
+
+
+def _preview(job: Job) -> NoReturn:
+    """Show what the run would do, and skip the rest of it."""
+    from airflow_incremental.sessions.preview import preview
+
+    text = preview(job.process).describe()
+    job.show(text)
+    log.info("%s", text)
+    raise AirflowSkipException("this run was only to show what it would do (preview_only)")
 
 
 def _all(job: Job) -> dict[str, Any]:
