@@ -70,9 +70,11 @@ __all__ = [
     "ask_person",
     "conf",
     "connection_is_missing",
+    "find_dag",
     "get_current_context",
     "mask_secret",
     "state_stores",
+    "template_context",
     "wait_for_answer",
 ]
 
@@ -114,6 +116,51 @@ def connection_is_missing(conn_id: str) -> bool:
     except AirflowRuntimeError as error:
         answer = error.error
     return isinstance(answer, ErrorResponse) and answer.error == ErrorType.CONNECTION_NOT_FOUND
+
+
+def find_dag(dag_id: str) -> tuple[Any, Mapping[str, str]]:
+    """Return a DAG of this Airflow's bundles, as its file says now (None if there is none), and files that cannot be imported.
+
+    Only the file that the DAG was last seen in is read, if Airflow knows it.
+    """
+    import sys
+    from pathlib import Path
+
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.models.dag import DagModel
+
+    try:
+        home: Any = import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # before Airflow 3.2
+        home = import_module("airflow.models.dagbag")
+    known = DagModel.get_dagmodel(dag_id)
+    errors: dict[str, str] = {}
+    for bundle in DagBundlesManager().get_all_dag_bundles():  # type: ignore[no-untyped-call]
+        if known is not None and known.bundle_name not in (None, bundle.name):
+            continue
+        bundle.initialize()
+        if str(bundle.path) not in sys.path:
+            sys.path.append(str(bundle.path))
+        file = None if known is None or not known.relative_fileloc else Path(bundle.path) / known.relative_fileloc
+        bag = home.DagBag(dag_folder=file or bundle.path, bundle_path=bundle.path)
+        errors |= bag.import_errors
+        if dag_id in bag.dags:
+            return bag.dags[dag_id], errors
+    return None, errors
+
+
+def template_context(task: Any, params: Mapping[str, Any]) -> Any:
+    """Return what templates can refer to without a run: ``params``, ``var``, ``conn``, ``macros``, ``dag`` and ``task``."""
+    from airflow.sdk.execution_time.context import ConnectionAccessor, MacrosAccessor, VariableAccessor
+
+    return {
+        "dag": task.dag,
+        "task": task,
+        "params": {**task.dag.params.dump(), **task.params.dump(), **params},
+        "var": {"json": VariableAccessor(deserialize_json=True), "value": VariableAccessor(deserialize_json=False)},
+        "conn": ConnectionAccessor(),
+        "macros": MacrosAccessor(),
+    }
 
 
 def ask_person(ti_id: UUID, question: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ from airflow_incremental.core.errors import IncrementalError
 
 app = typer.Typer(
     name="airflow-incremental",
-    help="Signals and the session log of airflow-incremental.",
+    help="Loads, signals and the session log of airflow-incremental.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,8 +27,11 @@ def main() -> None:
     """Run the command line; what is wrong is said in a sentence, with exit code 1."""
     # Airflow's code looks for connections in its own database only where it is told that it may.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from airflow_incremental.cli import signals, store, subscriptions
+    # It logs to the standard output, where the answer of a command goes.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
+    from airflow_incremental.cli import plan, signals, store, subscriptions
 
+    app.command()(plan.plan)
     app.add_typer(store.app, name="store")
     app.add_typer(signals.app, name="signals")
     app.add_typer(subscriptions.app, name="subscriptions")
