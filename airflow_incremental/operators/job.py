@@ -113,7 +113,7 @@ class Job:
     def tell_plan(self, session: Session) -> None:
         """Tell the store of a session that is open, and of publishes before it that nobody announced."""
         self.session_log.planned(session.plan)
-        self.session_log.announce_missed(self.process.catalog, session.plan.base_session)
+        self.session_log.announce_missed(self.process.catalog, session.plan.base_session, can_wait=True)
 
     # How a load ends.
 
@@ -121,7 +121,14 @@ class Job:
         """Return how the load ended, for ``close``."""
         spec = self.process.spec
         summary = reports.summarise(finished, process=spec.process, target=spec.target.table)
-        return {"finished": summary, "announce": summary["published"] or self._missed(finished)}
+        return {
+            "finished": summary,
+            "announce": summary["published"] or self._missed(finished),
+            # Also of publishes that this run only found: the tasks that made them may have died before they could say so.
+            "announced_through": finished.plan.base_session
+            if finished.outcome == "published" and finished.plan is not None
+            else summary["session"],
+        }
 
     def finish(self, finished: Finished) -> dict[str, Any]:
         """End the load in this very task."""
@@ -146,9 +153,7 @@ class Job:
         log.info("%s", text)
         metrics.lag(summary, dag_id=self.dag_id)
         if summary["session"] is not None:
-            # Also of publishes that this run only found: the tasks that made them may have died before they could say so.
-            if summary["outcome"] != "published":
-                self.session_log.announce_missed(self.process.catalog, summary["session"])
+            self.session_log.announce_missed(self.process.catalog, state["announced_through"])
             self.session_log.announce(published_facts(summary))
         asset = iceberg_asset(summary["target"], self.operator.iceberg_conn_id)
         if state["announce"]:

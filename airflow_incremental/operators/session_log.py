@@ -103,18 +103,19 @@ class SessionLog:
             attrs.evolve(process_entry(publish, base=None, at=now), previous_watermark=before),
         )
 
-    def announce(self, facts: PublishedFacts) -> None:
+    def announce(self, facts: PublishedFacts) -> bool:
         """Emit the signal of a publish, once, however often it is called.
 
         Somebody else's signals may have the target's name, and parameters of other kinds. That is told as an error in the log, but
         does not fail the load: nothing that a retry or a person could do to the load would mend it.
 
+        :returns: whether the store has it now.
         :raises StoreError: a store that was asked for did not take it.
         """
         from airflow_incremental.store.emitting import Emission, emit
 
         if self.conn_id is None:
-            return
+            return False
         params, payload = session_signal(self.key, facts)
         emission = Emission.read(
             self.key.target,
@@ -128,40 +129,54 @@ class SessionLog:
         except StoreError as error:
             if self._is_default():
                 log.warning("the signal of session %s was not emitted: %s", facts.session, error)
-                return
+                return False
             raise
         except ArgumentError as error:
             log.error("the publish of session %s has no signal: %s", facts.session, error)  # noqa: TRY400  # it says all there is
-            return
+            return False
         if emitted.new:
             log.info("emitted signal %s of %r for session %s", emitted.signal.seq, self.key.target, facts.session)
+        return True
 
-    def announce_missed(self, catalog: Catalog, session: str | None) -> None:
+    def announce_missed(self, catalog: Catalog, session: str | None, *, can_wait: bool = False) -> None:
         """Emit the signals of publishes that a crash, or a store that was down, left unsaid.
 
-        :param session: the last published one; None if there is none.
-        """
-        from airflow_incremental.iceberg.commits import load_table
-        from airflow_incremental.sessions.entries import facts_of, publishes_since
-        from airflow_incremental.store.searching import has_signal
+        Signals of a process come in the order of its publishes: that of the last one says that none before it is missing. So this
+        has to be done before the signal of a later publish is emitted.
 
-        if self.conn_id is None or session is None or self._silent:
+        :param session: the last published one; None if there is none.
+        :param can_wait: whether it is enough if that is done before this load ends: the load itself does not need the store.
+        :raises StoreError: a store that was asked for did not take them.
+        """
+        from airflow_incremental.sessions.entries import facts_of
+
+        if self.conn_id is None or session is None or (can_wait and self._silent):
             return
         try:
-            with self._store().read() as conn:
-                if has_signal(conn, self.key.target, session):
-                    return
-                table = load_table(catalog, self.key.target, role="target")
-                missed = []
-                for publish in reversed(publishes_since(table, self.key.process, None)):
-                    if has_signal(conn, self.key.target, publish.session):
-                        break
-                    missed.append(publish)
-            for publish in reversed(missed):
-                self.announce(facts_of(publish))
+            for publish in self._missed(catalog, session):
+                if not self.announce(facts_of(publish)):
+                    break  # and the others cannot be said for the same reason
         except StoreError as error:
-            # The load does not need the store; its own publish will say whether it is back.
+            if not (can_wait or self._is_default()):
+                raise
             log.warning("publishes before this session were not announced again: %s", error)
+
+    def _missed(self, catalog: Catalog, session: str) -> list[Published]:
+        """Return the publishes that no signal tells of, up to that of a session, oldest first."""
+        from airflow_incremental.iceberg.commits import load_table
+        from airflow_incremental.sessions.entries import publishes_since
+        from airflow_incremental.store.searching import has_signal
+
+        missed: list[Published] = []
+        with self._store().read() as conn:
+            if has_signal(conn, self.key.target, session):
+                return missed
+            table = load_table(catalog, self.key.target, role="target")
+            for publish in reversed(publishes_since(table, self.key.process, None)):
+                if has_signal(conn, self.key.target, publish.session):
+                    break
+                missed.append(publish)
+        return missed[::-1]
 
     def _step(self, **known: Any) -> None:
         plan = self._plan

@@ -170,6 +170,23 @@ def test_a_store_that_is_down_loses_no_signal_and_holds_no_load_back(
     assert len(on_main) == 3
 
 
+def test_a_store_that_comes_back_while_the_next_session_runs_hears_of_the_one_it_missed_first(
+    make_world: Worlds, dag_id: str, store_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, retries=0))
+    store_file.parent.rmdir()
+    world.land(1)
+    assert run_dag(dag).state == "failed"
+    monkeypatch.setattr(SessionLog, "loaded", lambda *_: store_file.parent.mkdir())
+    world.land(2, 3)
+
+    assert run_dag(dag).state == "success"
+
+    assert [s.payload["rows"] for s in signals(Store.open(f"sqlite:///{store_file}"))] == [1, 2]
+
+
 def test_a_publish_that_died_before_it_was_announced_is_announced_by_the_next_plan(
     make_world: Worlds, dag_id: str, store_file: Path
 ) -> None:
@@ -178,7 +195,7 @@ def test_a_publish_that_died_before_it_was_announced_is_announced_by_the_next_pl
         IncrementalLoadOperator(task_id="load", **arguments(world, retries=0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SessionLog, "announce", dies)
-        patch.setattr(SessionLog, "announce_missed", lambda *_: None)
+        patch.setattr(SessionLog, "announce_missed", lambda *_, **__: None)
         for n in (1, 2):
             world.land(n)
             assert run_dag(dag).state == "failed"
