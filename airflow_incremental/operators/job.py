@@ -133,8 +133,10 @@ class Job:
     def finish(self, finished: Finished) -> dict[str, Any]:
         """End the load in this very task."""
         state = self.ending(finished)
-        if finished.published is not None and finished.did_publish:
+        if finished.published is not None and finished.outcome == "published":
             self.session_log.published(finished.published, verdict=finished.verdict)
+        elif finished.published is not None and finished.did_publish:
+            self.session_log.found_published(self.process.catalog, finished.published)
         if finished.outcome == "published":
             began = finished.plan.created_at if finished.plan is not None else None
             seconds = None if began is None else (dt.datetime.now(UTC) - began).total_seconds()

@@ -103,6 +103,18 @@ class SessionLog:
             attrs.evolve(process_entry(publish, base=None, at=now), previous_watermark=before),
         )
 
+    def found_published(self, catalog: Catalog, publish: Published) -> None:
+        """Say that an earlier try has published it, which may not have been able to say so, and maybe long ago."""
+        from airflow_incremental.iceberg.commits import load_table
+        from airflow_incremental.sessions.entries import entries_of
+
+        if self.conn_id is None or self._silent:
+            return
+        table = load_table(catalog, self.key.target, role="target")
+        found = entries_of(table, self.key.process, publish.snapshot_id)
+        if found is not None:
+            self._write(*found)
+
     def announce(self, facts: PublishedFacts) -> bool:
         """Emit the signal of a publish, once, however often it is called.
 

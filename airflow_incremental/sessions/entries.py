@@ -48,8 +48,9 @@ def read_log(catalog: Catalog, table: Table, *, audit_table: str | None) -> Targ
     bases: dict[str, Published] = {}
     results = None if audit_table is None else find_audit_table(catalog, audit_table)
     verdicts = {} if results is None else verdicts_of(results)
+    times = _times(table)
     for process, snapshot in reversed(list(_publishes(table))):
-        publish, at, base = published_by(snapshot), _committed(snapshot), bases.get(process)
+        publish, at, base = published_by(snapshot), _published(snapshot, times), bases.get(process)
         entry = published_entry(publish, base=base, at=at)
         found[publish.session] = (process, attrs.evolve(entry, verdict=verdicts.get(publish.session), rebuilt=True))
         processes[process] = process_entry(publish, base=base, at=at)
@@ -110,6 +111,17 @@ def process_entry(publish: Published, *, base: Published | None, at: dt.datetime
     )
 
 
+def entries_of(table: Table, process: str, snapshot_id: int) -> tuple[SessionEntry, ProcessEntry] | None:
+    """Return what a target tells of a publish of a process, and of how far the process was by it; None if it is not there."""
+    own = [snapshot for snapshot in main_lineage(table) if process_of(snapshot) == process]
+    found = next((n for n, snapshot in enumerate(own) if snapshot.snapshot_id == snapshot_id), None)
+    if found is None:
+        return None
+    publish, at = published_by(own[found]), _published(own[found], _times(table))
+    base = published_by(own[found + 1]) if found + 1 < len(own) else None
+    return published_entry(publish, base=base, at=at), process_entry(publish, base=base, at=at)
+
+
 def publishes_since(table: Table, process: str, session: str | None) -> list[Published]:
     """Return the publishes of a process after that of a session, oldest first; all that are kept, if that one is not.
 
@@ -167,6 +179,15 @@ def _previous(publish: Published, base: Published | None) -> dict[str, Any]:
     """Return what was consumed before, of the sources that the process has now."""
     before = {} if base is None else base.watermark.positions
     return {name: before[name].to_json() if name in before else None for name in publish.watermark.positions}
+
+
+def _times(table: Table) -> dict[int, int]:
+    """Return when snapshots became ``main`` first, in milliseconds; a session's is made earlier: its audits come in between."""
+    return {entry.snapshot_id: entry.timestamp_ms for entry in reversed(table.metadata.snapshot_log)}
+
+
+def _published(snapshot: Snapshot, times: Mapping[int, int]) -> dt.datetime:
+    return dt.datetime.fromtimestamp(times.get(snapshot.snapshot_id, snapshot.timestamp_ms) / 1000, tz=UTC)
 
 
 def _committed(snapshot: Snapshot) -> dt.datetime:

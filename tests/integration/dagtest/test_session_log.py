@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import sqlalchemy as sa
 
@@ -13,6 +15,7 @@ from airflow_incremental import IncrementalLoad, IncrementalLoadOperator, RowCou
 from airflow_incremental.core.literals import default_audit_table
 from airflow_incremental.hooks.store import IncrementalStoreHook
 from airflow_incremental.operators.session_log import SessionLog, rewrite_log
+from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.entries import read_log
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.schema import process, session
@@ -115,6 +118,8 @@ def test_sessions_are_logged_and_announced(make_world: Worlds, dag_id: str, stor
     assert {row["verdict"] for row in rows(other_store, session)} == {"passed"}
     assert known(rows(other_store, session)) == known([first, second])
     assert known(rows(other_store, process)) == known([now])
+    (rebuilt,) = (row for row in rows(other_store, session) if row["session"] == second["session"])
+    assert second["audited_at"] - dt.timedelta(milliseconds=1) < rebuilt["published_at"] <= second["published_at"]
     # Over a log that was written as things happened, a rebuilt one takes nothing away.
     rewrite_log(store, iceberg_conn_id=CONN_ID, target=TARGET, found=found, signals=False)
     assert [row["plan"] for row in rows(store, session)] == [first["plan"], second["plan"]]
@@ -205,6 +210,67 @@ def test_a_publish_that_died_before_it_was_announced_is_announced_by_the_next_pl
 
     world.check()
     assert [s.payload["rows"] for s in signals(Store.open(f"sqlite:///{store_file}"))] == [1, 1]
+
+
+def test_a_late_try_does_not_say_of_its_publish_that_it_is_the_last_one(
+    make_world: Worlds, dag_id: str, store_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try publishes and dies; before the second one finds that publish, another run has published."""
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, retries=1, audits=[RowCount(min=1)]))
+    published = SessionLog.published
+    first: list[dict[str, Any]] = []
+
+    def dies_and_is_overtaken(self: SessionLog, *args: Any, **kwargs: Any) -> None:
+        published(self, *args, **kwargs)
+        first.extend(rows(Store.open(f"sqlite:///{store_file}"), session))
+        monkeypatch.setattr(SessionLog, "published", published)
+        world.land(2)
+        other = steps.run(world.process())
+        assert other.published is not None
+        published(attrs.evolve(self, plan=other.plan), other.published, verdict="none")
+        raise RuntimeError
+
+    monkeypatch.setattr(SessionLog, "published", dies_and_is_overtaken)
+    world.land(1)
+    run = run_dag(dag)
+    assert (run.state, run.tries) == ("success", {"load": 2})
+
+    store = Store.open(f"sqlite:///{store_file}")
+    one, other = rows(store, session)
+    (now,) = rows(store, process)
+    assert (now["session"], now["snapshot_id"]) == (other["session"], world.target.current_snapshot().snapshot_id)
+    assert now["previous_watermark"] == one["watermark"]["positions"]
+    assert known([one]) == known(first)
+    assert one["verdict"] == first[0]["verdict"] == "passed"
+    assert one["published_at"] <= first[0]["published_at"] < other["published_at"]
+
+
+def test_the_log_is_told_of_a_publish_that_only_a_later_try_finds(
+    make_world: Worlds, dag_id: str, store_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, retries=1))
+    world.land(1)
+    run_dag(dag)
+    monkeypatch.setattr(SessionLog, "published", dies)
+    world.land(2, 3)
+    assert run_dag(dag).tries == {"load": 2}
+
+    store = Store.open(f"sqlite:///{store_file}")
+    live = rows(store, session), rows(store, process)
+    rewrite_log(
+        store,
+        iceberg_conn_id=CONN_ID,
+        target=TARGET,
+        found=read_log(world.catalog, world.target, audit_table=None),
+        signals=False,
+    )
+    assert (known(rows(store, session)), known(rows(store, process))) == (known(live[0]), known(live[1]))
+    assert [row["state"] for row in live[0]] == ["published", "published"]
+    assert live[1][0]["previous_watermark"] == live[0][0]["watermark"]["positions"]
 
 
 def test_signals_of_somebody_else_under_the_targets_name_do_not_fail_loads(
