@@ -31,6 +31,8 @@ def write_session(conn: Connection, key: LoadKey, entry: SessionEntry) -> None:
         **{name: value for name, value in attrs.asdict(entry, recurse=False).items() if name != "owner"},
         **attrs.asdict(key),
         **{name: value for name, value in entry.owner.to_json().items() if name in session.c},
+        "reason": _kept(entry.reason),
+        "error": _kept(entry.error),
         "updated_at": dt.datetime.now(UTC),
     }
     insert = insert_into(conn, session).values(row)
@@ -50,6 +52,11 @@ def write_session(conn: Connection, key: LoadKey, entry: SessionEntry) -> None:
         same = (session.c[name] == value for name, value in attrs.asdict(key).items())
         earlier = session.c.planned_at < entry.planned_at
         conn.execute(update(session).where(*same, earlier, session.c.state.in_(_OPEN)).values(state="ended"))
+
+
+def _kept(text: str | None) -> str | None:
+    """Return a text that every database can keep: values in it, which may be of a row, can hold NULs and halves of characters."""
+    return None if text is None else text.replace("\0", r"\x00").encode(errors="backslashreplace").decode()
 
 
 def write_process(conn: Connection, key: LoadKey, entry: ProcessEntry) -> None:

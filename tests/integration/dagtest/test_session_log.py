@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from airflow_incremental import IncrementalLoad, IncrementalLoadOperator, RowCount
+from airflow_incremental.core.errors import TransformError
 from airflow_incremental.core.literals import default_audit_table
 from airflow_incremental.hooks.store import IncrementalStoreHook
 from airflow_incremental.operators.session_log import SessionLog, rewrite_log
@@ -22,7 +23,7 @@ from airflow_incremental.store.schema import process, session
 from airflow_incremental.store.searching import since
 from tests.integration.dagtest.loads import CONN_ID, Worlds, arguments
 from tests.integration.dagtest.runner import new_dag, run_dag
-from tests.support.stores import say
+from tests.support.stores import address, say
 from tests.support.world import TARGET
 
 #: What only the log knows, and what is measured by another clock.
@@ -210,6 +211,27 @@ def test_a_publish_that_died_before_it_was_announced_is_announced_by_the_next_pl
 
     world.check()
     assert [s.payload["rows"] for s in signals(Store.open(f"sqlite:///{store_file}"))] == [1, 1]
+
+
+def test_an_error_that_a_database_cannot_keep_is_kept_as_far_as_it_can(
+    make_world: Worlds, dag_id: str, postgresql_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = {"conn_type": "generic", "extra": {"url": address(postgresql_store)}}
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps(connection))
+
+    def fails(_relations: Any, _plan: Any) -> Any:
+        msg = "a row holds a NUL (\0) and half a pair (\udcff), and ü"
+        raise TransformError(msg)
+
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world, transform=fails))
+    world.land(1)
+    run_dag(dag)
+
+    (failed,) = rows(postgresql_store, session)
+    assert failed["state"] == "failed"
+    assert r"a NUL (\x00) and half a pair (\udcff), and ü" in failed["error"]
 
 
 def test_a_late_try_does_not_say_of_its_publish_that_it_is_the_last_one(
