@@ -19,7 +19,7 @@ import attrs
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.signal_values import KINDS, Value, encode, kind_of, plain_value, read_as, read_value
 
-#: Of a name of a signal or a parameter, in characters.
+#: Of a name of a signal or a parameter, in bytes of UTF-8: together with a value, it is part of an index.
 NAME_LIMIT = 256
 #: Parameters of one signal.
 PARAMS_LIMIT = 16
@@ -273,10 +273,11 @@ def check_name(name: Any, *, what: str, reserved: bool = False) -> str:
         or not name.strip()
         or name != name.strip()
         or not name.isprintable()
-        or len(name) > NAME_LIMIT
+        or len(name.encode()) > NAME_LIMIT
     ):
         raise ArgumentError(
-            f"{what} is {name!r}", expected=f"1 to {NAME_LIMIT} printable characters, without spaces around them"
+            f"{what} is {name!r}",
+            expected=f"printable characters, {NAME_LIMIT} bytes at most in UTF-8, without spaces around them",
         )
     if name.startswith(RESERVED) and not reserved:
         raise ArgumentError(f"{what} is {name!r}", expected=f"one that does not start with {RESERVED!r}")

@@ -250,7 +250,12 @@ candidate = Table(
     ),
     Column("name_id", Number, nullable=False, comment="name of the signal"),
     Column("seq", BigInteger, primary_key=True, autoincrement=False, comment="seq of the signal"),
-    Column("join_value", Ordered, nullable=False, comment="JSON of the encoded values of the join's parameters"),
+    Column(
+        "join_value",
+        Ordered,
+        nullable=False,
+        comment="JSON of the encoded values of the join's parameters, or its hash",
+    ),
     ForeignKeyConstraint(["name_id", "seq"], ["incremental_signal.name_id", "incremental_signal.seq"]),
     Index("ix_incremental_candidate_join", "subscription_id", "join_value", "position", "seq"),
     comment="Signals that were looked at, fit, and wait for their partners.",

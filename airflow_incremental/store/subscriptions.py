@@ -10,6 +10,7 @@ nothing has happened. Those that change something lock the subscription's row fi
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from airflow_incremental.store.schema import (
 
 #: Signals that are read into memory at once.
 _BATCH = 1_000
+#: Of a join's values in letters; of more, a hash is kept, because an index of PostgreSQL takes some 2,700 bytes.
+_JOIN_LIMIT = 1_000
 #: ``polled_at`` is not written more often than this, because it is for people.
 _SEEN_EVERY = dt.timedelta(minutes=1)
 
@@ -190,7 +193,7 @@ def _look(conn: Connection, number: int, position: int, dependency: SignalDepend
         for row in rows:
             params = {key: read_value(value, what=f"parameter {key!r}") for key, value in row.params.items()}
             if dependency.matches(params):
-                join_value = json.dumps(dependency.join_value(params))
+                join_value = _join_value(dependency.join_value(params))
                 touched.add(join_value)
                 kept.append(
                     {
@@ -207,6 +210,11 @@ def _look(conn: Connection, number: int, position: int, dependency: SignalDepend
     if through > start:
         conn.execute(update(checkpoint).where(here).values(seq=through))
     return touched
+
+
+def _join_value(values: tuple[str, ...]) -> str:
+    text = json.dumps(values)
+    return text if len(text) <= _JOIN_LIMIT else hashlib.sha256(text.encode()).hexdigest()
 
 
 def _match(conn: Connection, found: Row[Any], touched: Sequence[str], width: int) -> int:

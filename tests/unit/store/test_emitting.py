@@ -3,14 +3,15 @@ from __future__ import annotations
 import datetime as dt
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import pytest
 
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import UTC
-from airflow_incremental.core.signal_values import as_timestamp
-from airflow_incremental.core.signals import SignalDependency, ge, in_, lt, read_dependencies
+from airflow_incremental.core.signal_values import STRING_LIMIT, as_timestamp
+from airflow_incremental.core.signals import NAME_LIMIT, SignalDependency, ge, in_, lt, read_dependencies
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.emitting import Emission, emit_on
 from airflow_incremental.store.searching import find_gate, has_signal, list_signals, newest, since
@@ -50,6 +51,18 @@ def test_a_request_id_is_the_identity(store: Store) -> None:
         assert has_signal(conn, "fact", "r2")
         assert not has_signal(conn, "fact", "r3")
         assert not has_signal(conn, "other", "r2")
+
+
+def test_the_longest_names_and_values_are_found_again(store: Store) -> None:
+    """None of them is so regular that an index could compress it."""
+    letters = [chr(code) for code in range(0x1F300, 0x1F600)]
+    key, text = ("".join(Random(n).choices(letters, k=n)) for n in (NAME_LIMIT // 4, STRING_LIMIT))
+    with pytest.raises(ArgumentError, match="printable characters, 256 bytes at most in UTF-8"):
+        say(store, "fact", **{f"{key}x": text})
+    with store.write() as conn:
+        said = emit_on(conn, Emission.read(key, {key: text}, request_id=key, emitter=TASK)).signal
+    with store.read() as conn:
+        assert find_gate(conn, read_dependencies([{"name": key, "match": {key: text}, "join": [key]}])) == (said,)
 
 
 def test_a_parameter_keeps_the_kind_of_its_first_signal(store: Store) -> None:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 from sqlalchemy import Connection, Engine, event, select
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.signals import Emitter, SignalDependency, ge
+from airflow_incremental.core.signal_values import STRING_LIMIT
+from airflow_incremental.core.signals import PARAMS_LIMIT, Emitter, SignalDependency, ge
 from airflow_incremental.store.matches import claim, mark_announced, unannounced
 from airflow_incremental.store.schema import candidate, match
 from airflow_incremental.store.subscriptions import advance, close_subscription, list_subscriptions, subscribe
@@ -58,6 +60,19 @@ def test_signals_are_joined_in_order_and_each_is_used_once(conn: Connection) -> 
 def test_one_signal_may_serve_two_dependencies_on_its_name(conn: Connection) -> None:
     subscribe(conn, "s", [SignalDependency("a"), SignalDependency("a")])
     put(conn, "a")
+    assert advance(conn, "s") == 1
+
+
+def test_long_values_are_joined(conn: Connection) -> None:
+    """An index of PostgreSQL takes some 2,700 bytes, and 512 letters of Chinese are more as JSON."""
+    keys = tuple(f"k{i}" for i in range(PARAMS_LIMIT))
+    random = Random(1)
+    values = {key: "".join(chr(random.randrange(0x4E00, 0x9FA5)) for _ in range(STRING_LIMIT)) for key in keys}
+    subscribe(conn, "s", [SignalDependency("a", join=keys), SignalDependency("b", join=keys)])
+    put(conn, "a", values)
+    put(conn, "b", values | {"k15": values["k15"][:-1]})
+    assert advance(conn, "s") == 0
+    put(conn, "b", values)
     assert advance(conn, "s") == 1
 
 

@@ -222,7 +222,12 @@ def upgrade() -> None:
         ),
         sa.Column("name_id", NUMBER, nullable=False, comment="name of the signal"),
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False, comment="seq of the signal"),
-        sa.Column("join_value", ORDERED, nullable=False, comment="JSON of the encoded values of the join's parameters"),
+        sa.Column(
+            "join_value",
+            ORDERED,
+            nullable=False,
+            comment="JSON of the encoded values of the join's parameters, or its hash",
+        ),
         sa.ForeignKeyConstraint(
             ["name_id", "seq"],
             ["incremental_signal.name_id", "incremental_signal.seq"],
