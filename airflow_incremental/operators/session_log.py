@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from airflow_incremental.iceberg.seal import Sealed
     from airflow_incremental.sessions.entries import TargetLog
     from airflow_incremental.store.database import Store
+    from airflow_incremental.store.emitting import Emission
 
 log = logging.getLogger(__name__)
 
@@ -118,25 +119,19 @@ class SessionLog:
     def announce(self, facts: PublishedFacts) -> bool:
         """Emit the signal of a publish, once, however often it is called.
 
-        Somebody else's signals may have the target's name, and parameters of other kinds. That is told as an error in the log, but
-        does not fail the load: nothing that a retry or a person could do to the load would mend it.
+        Somebody else's signals may have the target's name, and parameters of other kinds, or the name may be none of a signal, as
+        one that is too long. That is told as an error in the log, but does not fail the load: nothing that a retry or a person
+        could do to the load would mend it.
 
         :returns: whether the store has it now.
         :raises StoreError: a store that was asked for did not take it.
         """
-        from airflow_incremental.store.emitting import Emission, emit
+        from airflow_incremental.store.emitting import emit
 
         if self.conn_id is None:
             return False
-        params, payload = session_signal(self.key, facts)
-        emission = Emission.read(
-            self.key.target,
-            params,
-            payload,
-            request_id=facts.session,
-            emitter=attrs.evolve(self.emitter, source=SOURCE),
-        )
         try:
+            emission = _emission(self.key, facts, attrs.evolve(self.emitter, source=SOURCE))
             emitted = emit(self._store(), emission)
         except StoreError as error:
             if self._is_default():
@@ -228,28 +223,37 @@ class SessionLog:
         return IncrementalStoreHook(self.conn_id).is_default()
 
 
+def _emission(key: LoadKey, facts: PublishedFacts, emitter: Emitter) -> Emission:
+    from airflow_incremental.store.emitting import Emission
+
+    params, payload = session_signal(key, facts)
+    return Emission.read(key.target, params, payload, request_id=facts.session, emitter=emitter)
+
+
 def rewrite_log(store: Store, *, iceberg_conn_id: str, target: str, found: TargetLog, signals: bool) -> int:
     """Write what a target tells of its sessions over what the log says of them.
 
-    :param signals: whether signals of published sessions are emitted that the store does not have.
+    :param signals: whether signals of published sessions are emitted that the store does not have. One that cannot be said, see
+        ``SessionLog.announce``, is told as an error in the log.
     :returns: how many were.
     """
     from airflow_incremental.sessions.entries import facts_of
-    from airflow_incremental.store.emitting import Emission, emit_on
+    from airflow_incremental.store.emitting import emit
     from airflow_incremental.store.sessions import forget_processes, write_process, write_session
 
     def key(process: str) -> LoadKey:
         return LoadKey(iceberg_conn_id=iceberg_conn_id, target=target, process=process)
 
-    emitted = 0
     with store.write() as conn:
         forget_processes(conn, iceberg_conn_id=iceberg_conn_id, target=target)
         for process, entry in found.sessions:
             write_session(conn, key(process), entry)
         for process, at in found.processes.items():
             write_process(conn, key(process), at)
-        for process, publish in found.publishes if signals else ():
-            params, payload = session_signal(key(process), facts_of(publish))
-            said = Emission.read(target, params, payload, request_id=publish.session, emitter=Emitter(source=SOURCE))
-            emitted += emit_on(conn, said).new
+    emitted = 0
+    for process, publish in found.publishes if signals else ():
+        try:
+            emitted += emit(store, _emission(key(process), facts_of(publish), Emitter(source=SOURCE))).new
+        except ArgumentError as error:
+            log.error("the publish of session %s has no signal: %s", publish.session, error)  # noqa: TRY400  # it says all there is
     return emitted

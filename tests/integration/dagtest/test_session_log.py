@@ -307,7 +307,27 @@ def test_signals_of_somebody_else_under_the_targets_name_do_not_fail_loads(
     assert run_dag(dag).state == "success"
 
     world.check()
-    assert len(signals(Store.open(f"sqlite:///{store_file}"))) == 1
+    store = Store.open(f"sqlite:///{store_file}")
+    assert len(signals(store)) == 1
+    found = read_log(world.catalog, world.target, audit_table=None)
+    assert rewrite_log(store, iceberg_conn_id=CONN_ID, target=TARGET, found=found, signals=True) == 0
+    assert [row["rebuilt"] for row in rows(store, session)] == [False]
+    assert rewrite_log(store, iceberg_conn_id="other", target=TARGET, found=found, signals=True) == 0
+    assert [row["iceberg_conn_id"] for row in rows(store, process)] == [CONN_ID, "other"]
+
+
+def test_a_target_whose_name_is_no_signals_is_loaded(
+    make_world: Worlds, dag_id: str, store_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_incremental.core.signals.NAME_LIMIT", len(TARGET) - 1)
+    world = make_world(mode="append")
+    with new_dag(dag_id) as dag:
+        IncrementalLoadOperator(task_id="load", **arguments(world))
+    for n in (1, 2):
+        world.land(n)
+        assert run_dag(dag).state == "success"
+    world.check()
+    assert [row["state"] for row in rows(Store.open(f"sqlite:///{store_file}"), session)] == ["published"] * 2
 
 
 def dies(*_: Any) -> None:
