@@ -46,12 +46,15 @@ def read_value(value: Any, *, what: str) -> Value:
             raise ArgumentError(
                 f"{what} is {value.isoformat()!r}, a timestamp without zone", expected="one with a time zone"
             )
-        return value.astimezone(UTC)
+        return _read_moment(value, what)
+    # Of a subclass, such as an enumeration's or that of another library, the plain value: its own text may be another one.
     if isinstance(value, str):
-        return _read_string(value, what)
-    if isinstance(value, int) and not _LEAST <= value <= _GREATEST:
+        return _read_string(str.__str__(value), what)
+    if isinstance(value, dt.date):
+        return dt.date(value.year, value.month, value.day)
+    if not _LEAST <= value <= _GREATEST:
         raise ArgumentError(f"{what} is {value}", expected="an integer of 64 bits", hint="write it as a string")
-    return value
+    return int(value)
 
 
 def read_as(kind: Kind, value: Value, *, what: str) -> Value:
@@ -141,6 +144,16 @@ def _read_tagged(value: Mapping[Any, Any], what: str) -> Value:
             hint="write as_timestamp(...), as_date(...) or as_integer(...)",
         )
     return read_value(_parse(tags[0], value[tags[0]], what), what=what)
+
+
+def _read_moment(value: dt.datetime, what: str) -> dt.datetime:
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(
+            f"{what} is {value.isoformat()!r}", expected="a timestamp whose year in UTC is one of 1 to 9999"
+        ) from None
+    return dt.datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=UTC)
 
 
 def _read_string(value: str, what: str) -> str:

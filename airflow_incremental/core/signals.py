@@ -207,6 +207,11 @@ class SignalDependency:
         join = (join,) if isinstance(join, str) else tuple(join)
         for key in join:
             check_name(key, what=f"a join parameter of signal {name!r}")
+        if len(asked := {*conditions, *join}) > PARAMS_LIMIT:
+            raise ArgumentError(
+                f"signal {name!r} is waited for with {len(asked)} parameters",
+                expected=f"at most {PARAMS_LIMIT}, which is what a signal can have",
+            )
         return cls(name, conditions, join)
 
 

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import json
+from http import HTTPStatus
 from typing import Any
 
+import pandas as pd
+import pendulum
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +27,7 @@ from airflow_incremental.core.signal_values import (
     read_value,
 )
 from airflow_incremental.core.signals import (
+    PARAMS_LIMIT,
     PAYLOAD_LIMIT,
     Condition,
     SignalDependency,
@@ -39,8 +44,9 @@ from airflow_incremental.core.signals import (
     read_params,
 )
 
+EAST = dt.timezone(dt.timedelta(hours=5, minutes=30))
 STRINGS = st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=20)
-MOMENTS = st.datetimes(timezones=st.sampled_from((UTC, dt.timezone(dt.timedelta(hours=5, minutes=30)))))
+MOMENTS = st.datetimes(timezones=st.sampled_from((UTC, EAST)))
 KINDS = st.sampled_from((STRINGS, st.integers(-(2**63), 2**63 - 1), st.dates(), MOMENTS))
 
 
@@ -87,11 +93,35 @@ def test_texts_are_read_as_what_they_are_compared_with() -> None:
         (2**63, "64 bits"),
         ("x" * (STRING_LIMIT + 1), "513 characters"),
         ("a\0b", "without NUL"),
+        (dt.datetime(1, 1, 1, 4, tzinfo=EAST), "year in UTC"),
+        (as_timestamp("9999-12-31T23:00:00-05:00"), "year in UTC"),
     ],
 )
 def test_what_is_no_value_is_refused(value: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         read_value(value, what="parameter 'x'")
+
+
+class _Region(str, enum.Enum):
+    EUROPE = "eu"
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (_Region.EUROPE, "eu"),
+        (HTTPStatus.OK, 200),
+        (pendulum.date(2023, 9, 14), dt.date(2023, 9, 14)),
+        (pendulum.datetime(2023, 9, 14, 6, tz="Europe/Berlin"), dt.datetime(2023, 9, 14, 4, tzinfo=UTC)),
+        (pd.Timestamp("2023-09-14T06:00:00.123456789Z"), dt.datetime(2023, 9, 14, 6, 0, 0, 123456, tzinfo=UTC)),
+    ],
+)
+def test_of_a_subclass_the_plain_value_is_read(value: Any, plain: Value) -> None:
+    read = read_value(value, what="parameter 'x'")
+
+    assert (type(read), read) == (type(plain), plain)
+    assert encode(read) == encode(plain)
+    assert json.dumps(plain_value(read)) == json.dumps(plain_value(plain))
 
 
 def test_values_of_another_kind_are_refused_with_both_kinds() -> None:
@@ -132,6 +162,7 @@ def test_conditions(condition: Any, matching: set[int]) -> None:
         ({"hour": in_([1, "a"])}, "of several kinds"),
         ({"hour": ge(dt.datetime(2023, 1, 1))}, "without zone"),  # noqa: DTZ001
         ({"": 3}, "a parameter of signal 'a' is ''"),
+        ({f"p{n}": n for n in range(PARAMS_LIMIT + 1)}, "with 17 parameters.*at most 16"),
         ([3], r"match of signal 'a' is \[3\]"),
     ],
 )
