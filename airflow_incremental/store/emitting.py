@@ -87,9 +87,10 @@ def emit_on(conn: Connection, emission: Emission) -> Emitted:
     """Emit a signal in the caller's transaction."""
     name_id, seq, kinds = _next(conn, emission.name)
     if not emission.params.keys() <= kinds.keys():
-        kinds = _fix_kinds(conn, name_id, emission)
+        kinds = {row.param: row.kind for row in conn.execute(_KINDS, {"of": name_id})}
+    fixed = {key: kind_of(value) for key, value in emission.params.items() if key not in kinds}
     params = {
-        key: read_as(kinds[key], value, what=f"parameter {key!r} of signal {emission.name!r}")
+        key: read_as((kinds | fixed)[key], value, what=f"parameter {key!r} of signal {emission.name!r}")
         for key, value in emission.params.items()
     }
     said = Signal(
@@ -114,6 +115,9 @@ def emit_on(conn: Connection, emission: Emission) -> Emitted:
     if conn.execute(insert_or_leave(conn, signal), row).rowcount == 0:
         conn.execute(_SET_BACK, {"of": name_id})
         return Emitted(signal=one_signal(conn, name_id, said.identity), new=False)
+    # Only now: what is no signal fixes no kind.
+    if fixed:
+        conn.execute(_FIX, [{"name_id": name_id, "param": key, "kind": kind} for key, kind in fixed.items()])
     if params:
         conn.execute(
             _PARAMS,
@@ -127,6 +131,7 @@ def emit_on(conn: Connection, emission: Emission) -> Emitted:
 _NAMED = update(signal_name).where(signal_name.c.name == bindparam("of")).values(last_seq=signal_name.c.last_seq + 1)
 _SET_BACK = update(signal_name).where(signal_name.c.id == bindparam("of")).values(last_seq=signal_name.c.last_seq - 1)
 _KINDS = select(signal_kind.c.param, signal_kind.c.kind).where(signal_kind.c.name_id == bindparam("of"))
+_FIX = insert(signal_kind)
 _PARAMS = insert(signal_param)
 
 
@@ -150,14 +155,3 @@ def _next(conn: Connection, name: str) -> tuple[int, int, dict[str, Kind]]:
         found = conn.execute(count_up, {"of": name}).one()
     name_id, seq, kinds = found
     return name_id, seq, kinds or {}
-
-
-def _fix_kinds(conn: Connection, name_id: int, emission: Emission) -> dict[str, Kind]:
-    """Give parameters that no signal of a locked name had yet the kind of their first value; return the kinds of all."""
-    kinds: dict[str, Kind] = {row.param: row.kind for row in conn.execute(_KINDS, {"of": name_id})}
-    fixed = {key: kind_of(value) for key, value in emission.params.items() if key not in kinds}
-    if fixed:
-        conn.execute(
-            insert(signal_kind), [{"name_id": name_id, "param": key, "kind": kind} for key, kind in fixed.items()]
-        )
-    return kinds | fixed

@@ -80,6 +80,14 @@ def gate(store: Store, *dependencies: Any) -> tuple[int, ...] | None:
     return None if found is None else tuple(signal.seq for signal in found)
 
 
+def test_what_was_emitted_before_fixes_no_kind(store: Store) -> None:
+    say(store, "fact", request_id="r1", n=1)
+    assert not say(store, "fact", request_id="r1", batch="seven").new
+    with store.read() as conn:
+        assert find_gate(conn, read_dependencies([{"name": "fact", "match": {"batch": 7}}])) is None
+    assert say(store, "fact", request_id="r2", batch=7, n="2").signal.params == {"batch": 7, "n": 2}
+
+
 def test_a_gate_looks_into_all_of_history_and_takes_the_first(store: Store) -> None:
     wanted = {"name": "fact", "match": {"hour": ge(HOUR.isoformat()), "region": "eu"}}
     assert gate(store, wanted) is None
