@@ -223,13 +223,14 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     hints_are_on = hints.is_asked_for(url)
+    ours = {"connect_timeout": _CONNECT, "application_name": "airflow-incremental"}
     engine = create_engine(
         url.difference_update_query([hints.OPTION]),
         pool_pre_ping=True,
         pool_size=2,
         max_overflow=8,
         pool_timeout=_BUSY,
-        connect_args={"connect_timeout": _CONNECT, "application_name": "airflow-incremental"},
+        connect_args={name: value for name, value in ours.items() if name not in url.query},
     )
     return hints.with_hints(engine) if hints_are_on else engine
 

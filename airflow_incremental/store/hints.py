@@ -71,7 +71,7 @@ class Listener:
         library: Any = engine.dialect.dbapi
         positional, named = engine.dialect.create_connect_args(engine.url)
         try:
-            connection: Any = engine.dialect.connect(*positional, **named, connect_timeout=10)
+            connection: Any = engine.dialect.connect(*positional, **{"connect_timeout": 10, **named})
             connection.set_session(autocommit=True)
             with connection.cursor() as cursor:
                 cursor.execute("LISTEN incremental_signals")

@@ -21,8 +21,9 @@ NEVER = 3600
 
 @pytest.fixture
 def hinted(postgresql_store: Store) -> Iterator[Store]:
-    """A store whose address asks for hints."""
-    url = postgresql_store.engine.url.update_query_dict({"notify": "true"})
+    """A store whose address asks for hints, and says of connections what we would say ourselves."""
+    more = {"notify": "true", "connect_timeout": "20", "application_name": "mine"}
+    url = postgresql_store.engine.url.update_query_dict(more)
     opened = Store.open(url)
     yield opened
     opened.close()
@@ -45,6 +46,18 @@ def lose_listeners(store: Store) -> int:
             text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN incremental%'")
         )
         return len(rows.all())
+
+
+def test_an_address_may_say_how_to_connect(hinted: Store) -> None:
+    with hinted.read() as conn:
+        assert (
+            conn.execute(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")).scalar()
+            == "mine"
+        )
+    listener = Listener.open(hinted.engine)
+    assert listener is not None
+    assert listener.is_alive()
+    listener.close()
 
 
 def test_a_signal_is_heard_of_long_before_the_next_poll(hinted: Store) -> None:
