@@ -98,7 +98,10 @@ def test_patience_ends(sqlite_store: Store) -> None:
     assert work.tries > 3
 
 
-def test_two_that_deadlock_both_get_their_way(postgresql_store: Store) -> None:
+def test_two_that_deadlock_both_get_their_way(postgresql_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The server takes a second to see it, and they may meet again.
+    monkeypatch.setattr(database, "_PATIENCE", 30.0)
+    monkeypatch.setattr(database, "_PAUSE", 0.1)
     for name in ("a", "b"):
         say(postgresql_store, name)
     both_hold = {"a": False, "b": False}
