@@ -169,7 +169,9 @@ def url_of(connection: Connection) -> URL:
     host = connection.host or ""
     # Where the connection was given as a URI, the path is what Airflow takes for the schema.
     path = host or connection.schema or ""
-    if connection.conn_type == "sqlite" or path.startswith("/"):
+    # PostgreSQL's library takes a host that is a path for the folder of a socket; a file has no database in it.
+    is_socket = connection.conn_type != "sqlite" and bool(host and connection.schema)
+    if connection.conn_type == "sqlite" or (path.startswith("/") and not is_socket):
         if not path.startswith("/"):
             raise ArgumentError(
                 f"connection {connection.conn_id!r} names the SQLite file {path!r}",

@@ -100,6 +100,14 @@ def test_settings_of_the_driver_are_passed_on() -> None:
     )
 
 
+@pytest.mark.parametrize("conn_type", ["postgres", "incremental"])
+def test_a_server_may_be_reached_by_its_socket(conn_type: str) -> None:
+    """A host that begins with a slash is a folder to PostgreSQL's library; with a database, it is no SQLite file."""
+    url = url_of(Connection(conn_id="x", conn_type=conn_type, host="/run/postgresql", login="anna", schema="signals"))
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    assert arguments == {"host": "/run/postgresql", "port": 5432, "user": "anna", "dbname": "signals"}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
