@@ -21,6 +21,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -29,6 +30,8 @@ from airflow_incremental.core.signals import Condition, Signal, SignalDependency
 from airflow_incremental.store.reading import read_signal, select_signals, signals_at
 from airflow_incremental.store.schema import signal, signal_kind, signal_name, signal_param
 
+#: Signals that fit a dependency, and are looked at one by one if there are no more.
+_FEW = 100
 #: Names whose new signals are asked for in one statement.
 _NAMES = 100
 
@@ -45,15 +48,23 @@ def find_gate(conn: Connection, dependencies: Sequence[SignalDependency]) -> tup
     if wanted is None:
         return None
     first, *others = wanted
-    # Not all combinations: a first signal that has partners, and then, its join's values being known, each partner by itself.
-    partnered = [exists().where(*other.fits(), *other.joins(first.join)) for other in others]
-    found = conn.execute(first.places(*partnered, join=True).order_by(first.seq).limit(1)).first()
+    restrictions = first.fits()
+    if others:
+        few = _few_joins(conn, wanted)
+        if few is None:
+            # Not all combinations: a first signal that has partners, and then, its join being known, each partner by itself.
+            restrictions += [_has_partner(conn, first, other) for other in others]
+        elif not few:
+            return None
+        elif first.join:
+            restrictions.append(first.among(few))
+    found = conn.execute(first.places(*restrictions).limit(1)).first()
     if found is None:
         return None
     seq, *join = found
     places = [(first.name_id, seq)]
     for other in others:
-        partner = conn.execute(other.places(*other.joins(join)).order_by(other.seq).limit(1)).scalar_one()
+        partner = conn.execute(other.places(*other.joins(join)).limit(1)).scalars().one()
         places.append((other.name_id, partner))
     read = signals_at(conn, places)
     return tuple(read[place] for place in places)
@@ -117,9 +128,8 @@ def list_signals(conn: Connection, wanted: SignalDependency | None, *, limit: in
     if found is None:
         return []
     (only,) = found
-    places = [
-        (only.name_id, seq) for seq in conn.execute(only.places().order_by(only.seq.desc()).limit(limit)).scalars()
-    ]
+    newest_first = select(only.seq).where(*only.fits()).order_by(only.seq.desc())
+    places = [(only.name_id, seq) for seq in conn.execute(newest_first.limit(limit)).scalars()]
     read = signals_at(conn, places)
     return [read[place] for place in places]
 
@@ -130,6 +140,8 @@ class _Wanted:
 
     :param params: the table of parameters, once for each one that is asked for.
     :param conditions: on their values.
+    :param unindexed: the same, but that ranges are not looked up in the index: without statistics, SQLite takes a range for
+        narrower than the values of a join that are known, and goes through all of it.
     :param join: the values of the join.
     :param seq: of a signal that fits.
     """
@@ -137,27 +149,70 @@ class _Wanted:
     name_id: int
     params: Mapping[str, FromClause]
     conditions: Sequence[ColumnElement[bool]]
+    unindexed: Sequence[ColumnElement[bool]]
     join: Sequence[ColumnElement[str]]
     seq: ColumnElement[int]
 
-    def fits(self) -> list[ColumnElement[bool]]:
-        """Say that a signal is as it is asked for."""
+    def fits(self, *, joined: bool = False) -> list[ColumnElement[bool]]:
+        """Say that a signal is as it is asked for.
+
+        :param joined: whether the values of the join are known besides.
+        """
         of_one = [param.c.seq == self.seq for param in self.params.values() if param.c.seq is not self.seq]
         named = [param.c.param == key for key, param in self.params.items()]
         of_name = [param.c.name_id == self.name_id for param in self.params.values()]
-        return [*of_name, *named, *of_one, *self.conditions]
+        return [*of_name, *named, *of_one, *(self.unindexed if joined else self.conditions)]
 
     def joins(self, values: Sequence[ColumnElement[str] | str]) -> list[ColumnElement[bool]]:
-        """Say that the values of the join are these."""
-        return [own == other for own, other in zip(self.join, values, strict=True)]
+        """Say that a signal is as it is asked for, and that the values of the join are these."""
+        return [*self.fits(joined=True), *(own == other for own, other in zip(self.join, values, strict=True))]
 
-    def places(self, *restrictions: ColumnElement[bool], join: bool = False) -> Select[Any]:
-        """Select the seq of signals that fit.
+    def among(self, values: Collection[tuple[str, ...]]) -> ColumnElement[bool]:
+        """Say that the values of the join are some of these."""
+        if len(self.join) == 1:
+            return self.join[0].in_([value for (value,) in values])
+        return tuple_(*self.join).in_(list(values))
 
-        :param join: whether the values of the join are selected, too.
-        """
-        columns: list[ColumnElement[Any]] = [self.seq, *(self.join if join else ())]
-        return select(*columns).where(*self.fits(), *restrictions)
+    def places(self, *restrictions: ColumnElement[bool]) -> Select[Any]:
+        """Select the seq of signals, and the values of their join, first ones first."""
+        columns: list[ColumnElement[Any]] = [self.seq, *self.join]
+        return select(*columns).where(*restrictions).order_by(self.seq)
+
+
+def _few_joins(conn: Connection, wanted: Sequence[_Wanted]) -> set[tuple[str, ...]] | None:
+    """Return the values of the join that all dependencies have, or None if there are many signals that fit each of them.
+
+    Mostly, what is waited for is not there yet, or few signals fit. A database that had to find out by itself, without statistics
+    or with misleading ones, would go through all partners for each of the other signals.
+    """
+    known: list[set[tuple[Any, ...]]] = []
+    many = []
+    for each in wanted:
+        query = select(*(each.join or [literal(0)])).where(*each.fits())
+        rows = conn.execute(query.limit(_FEW + 1 if each.join else 1)).all()
+        if not rows:
+            return set()
+        if each.join and len(rows) > _FEW:
+            many.append(each)
+        else:
+            known.append({tuple(row) for row in rows})
+    if not known:
+        return None
+    few = set.intersection(*known)
+    for each in many:
+        if few:
+            query = select(*each.join).where(*each.fits(joined=True), each.among(few)).distinct()
+            few &= {tuple(row) for row in conn.execute(query)}
+    return few
+
+
+def _has_partner(conn: Connection, first: _Wanted, other: _Wanted) -> ColumnElement[bool]:
+    """Say that there is a signal with the same values of the join."""
+    if conn.dialect.name == "postgresql":
+        return exists().where(*other.joins(first.join))
+    # SQLite looks into a list that it makes once, and not through an index that may be the wrong one, again and again.
+    own = [column.concat("") for column in first.join]
+    return tuple_(*own).in_(select(*other.join).where(*other.fits()))
 
 
 def _look_up(conn: Connection, dependencies: Sequence[SignalDependency]) -> list[_Wanted] | None:
@@ -180,25 +235,22 @@ def _look_up(conn: Connection, dependencies: Sequence[SignalDependency]) -> list
 
 def _wanted(dependency: SignalDependency, name_id: int | None, kinds: Mapping[str, Kind]) -> _Wanted | None:
     params = {key: signal_param.alias() for key in dict.fromkeys((*dependency.match, *dependency.join))}
-    conditions = [
-        _holds(
-            condition,
-            # A range of what is joined is not looked up in the index: without statistics, SQLite takes it for narrower than the
-            # values of the join, and goes through all of it for each signal of the partner.
-            params[key].c.value.concat("") if condition.is_range and dependency.join else params[key].c.value,
-            kinds[key],
-            what=f"parameter {key!r} of signal {dependency.name!r}",
-        )
-        for key, condition in dependency.match.items()
-        if key in kinds
-    ]
+    conditions, unindexed = [], []
+    for key, condition in dependency.match.items():
+        if key in kinds:
+            value, what = params[key].c.value, f"parameter {key!r} of signal {dependency.name!r}"
+            conditions.append(_holds(condition, value, kinds[key], what=what))
+            unindexed.append(
+                _holds(condition, value.concat("") if condition.is_range else value, kinds[key], what=what)
+            )
     if name_id is None or not params.keys() <= kinds.keys():
         return None
     join = [params[key].c.value for key in dependency.join]
     if not params:
         table = signal.alias()
-        return _Wanted(name_id, {}, [table.c.name_id == name_id], [], table.c.seq)
-    return _Wanted(name_id, params, conditions, join, next(iter(params.values())).c.seq)
+        of_name = [table.c.name_id == name_id]
+        return _Wanted(name_id, {}, of_name, of_name, [], table.c.seq)
+    return _Wanted(name_id, params, conditions, unindexed, join, next(iter(params.values())).c.seq)
 
 
 def _holds(condition: Condition, value: ColumnElement[str], kind: Kind, *, what: str) -> ColumnElement[bool]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import Signal, SignalDependency, ge, gt, in_, le, lt, read_dependencies
+from airflow_incremental.store import searching
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.emitting import Emission, emit_on
 from airflow_incremental.store.searching import find_gate, has_signal, list_signals, newest, since
@@ -78,10 +79,10 @@ class Model:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(world=worlds(), limit=st.integers(1, 4))
+@given(world=worlds(), limit=st.integers(1, 4), few=st.sampled_from([0, 1, 100]))
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql"])
 def test_any_history_is_searched_as_a_list_would_be(
-    backend: str, request: pytest.FixtureRequest, world: tuple[list[Emission], list[Any]], limit: int
+    backend: str, request: pytest.FixtureRequest, world: tuple[list[Emission], list[Any]], limit: int, few: int
 ) -> None:
     history, asked = world
     store: Store = request.getfixturevalue(f"{backend}_store")
@@ -103,13 +104,14 @@ def test_any_history_is_searched_as_a_list_would_be(
                 assert signal.seq == places[signal.name] + 1
                 places[signal.name] = signal.seq
                 seen.append(signal)
-    with store.read() as conn:
+    with pytest.MonkeyPatch.context() as patch, store.read() as conn:
         while found := since(conn, places, limit=limit):
             places.update({signal.name: signal.seq for signal in found})
             seen += found
         assert sorted(seen, key=str) == sorted(model.signals, key=str)
         assert newest(conn, [*NAMES, "never"]) == {name: len(model.of(name)) for name in (*NAMES, "never")}
         assert all(has_signal(conn, signal.name, signal.identity) for signal in model.signals)
+        patch.setattr(searching, "_FEW", few)
         for dependencies in [*asked, read_dependencies([{"name": "a"}, {"name": "never"}])]:
             assert find_gate(conn, dependencies) == model.gate(dependencies)
             wanted = dependencies[0]
