@@ -88,6 +88,7 @@ def test_texts_are_read_as_what_they_are_compared_with() -> None:
         (dt.datetime(2023, 9, 14), "a timestamp without zone"),  # noqa: DTZ001  # that is the point
         ({"timestamp": "2023-09-14T06:00:00"}, "a timestamp without zone"),
         ({"timestamp": "soon"}, "not a timestamp"),
+        ({"timestamp": "0001-01-01T00:00:00+14:00"}, "the years 1 to 9999 in UTC"),
         ({"float": "1"}, "under the name of its kind"),
         ({"date": 3}, "under the name of its kind"),
         (2**63, "64 bits"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -217,6 +218,23 @@ def test_an_error_that_nobody_expected_does_not_end_the_poll(store: Store, monke
             return await fitted(one)
 
     assert asyncio.run(scene()) == {0}
+
+
+@pytest.mark.parametrize("hour", ["0001-01-01T00:00:00+14:00", ge("0001-01-01T00:00:00+14:00"), "soon"])
+def test_a_wait_for_what_is_no_value_is_woken_and_stops_nobody(store: Store, hour: Any) -> None:
+    async def scene() -> tuple[set[int], set[int]]:
+        poller = Poller.of(store)
+        with (
+            poller.waiting(
+                [on("a", hour=hour)], {}, interval=INTERVAL
+            ) as wrong,  # of what kind an hour is nobody knows yet
+            poller.waiting([on("b")], {}, interval=INTERVAL) as right,
+        ):
+            say(store, "a", hour=dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc))
+            say(store, "b")
+            return await fitted(right), await fitted(wrong)
+
+    assert asyncio.run(scene()) == ({0}, {0})
 
 
 def test_a_shorter_interval_does_not_wait_for_the_end_of_a_longer_one(store: Store) -> None:
