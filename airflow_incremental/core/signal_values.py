@@ -132,18 +132,23 @@ def as_integer(value: str | int) -> dict[str, str]:
 
     For example ``{"batch": as_integer("{{ params.batch }}")}``.
     """
-    return {"integer": str(value)}
+    # What another task will say stays as it is, or Airflow would not know that the task waits for it.
+    return {"integer": str(value) if isinstance(value, int) else value}
 
 
 def _read_tagged(value: Mapping[Any, Any], what: str) -> Value:
     tags = list(value)
-    if len(tags) != 1 or tags[0] not in KINDS or not isinstance(value[tags[0]], str):
+    said = value[tags[0]] if len(tags) == 1 and tags[0] in KINDS else None
+    # A template that is rendered to Python's own values, and what another task has said, may be of the kind already.
+    if isinstance(said, (int, dt.date)) and not isinstance(said, bool) and kind_of(said) == tags[0]:
+        return read_value(said, what=what)
+    if not isinstance(said, str):
         raise ArgumentError(
             f"{what} is {dict(value)!r}",
             expected=f"a value, or one text under the name of its kind ({', '.join(KINDS)})",
             hint="write as_timestamp(...), as_date(...) or as_integer(...)",
         )
-    return read_value(_parse(tags[0], value[tags[0]], what), what=what)
+    return read_value(_parse(tags[0], said, what), what=what)
 
 
 def _read_moment(value: dt.datetime, what: str) -> dt.datetime:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import threading
 import time
@@ -14,7 +15,7 @@ import pytest
 from airflow.sdk import task
 
 from airflow_incremental.core.errors import StoreError
-from airflow_incremental.core.signal_values import as_integer
+from airflow_incremental.core.signal_values import as_date, as_integer, as_timestamp
 from airflow_incremental.core.signals import SignalDependency, ge
 from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
 from airflow_incremental.sensors.signal import SignalSensor
@@ -252,6 +253,37 @@ def test_tasks_emit_by_a_function(dag_id: str, store: Store) -> None:
     }
     released = {released_by(store, wait)[0] for wait in waits_of(store, dag_id)}
     assert len(released) == len(waits_of(store, dag_id)) == 2
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("native", [True, False])
+def test_values_are_marked_that_templates_and_other_tasks_say(dag_id: str, native: bool) -> None:
+    with new_dag(dag_id, render_template_as_native_obj=native) as dag:
+
+        @task
+        def count() -> int:
+            return 17
+
+        @task
+        def moment() -> dt.datetime:
+            return dt.datetime(2026, 1, 1, tzinfo=dt.timezone.utc)
+
+        said = {
+            "hour": as_integer("{{ params.hour }}"),
+            "day": as_date("{{ dag_run.run_after.date() }}"),
+            "until": as_timestamp("{{ dag_run.run_after }}"),
+            "count": as_integer(count()),  # type: ignore[arg-type]
+            "since": as_timestamp(moment()),  # type: ignore[arg-type]
+        }
+        emit = EmitSignalOperator(task_id="emit", name="a", parameters=said, retries=0)
+        gate = SignalSensor(task_id="gate", name="a", match=said | {"hour": ge(said["hour"])}, retries=0, **SOON)
+        emit >> gate
+    assert emit.upstream_task_ids == {"count", "moment"}
+    dag.params["hour"] = 6
+    run = run_dag(dag)
+    assert run.state == "success"
+    params = run.xcom("gate")[0]["params"]
+    assert (params["hour"], params["count"], params["since"]) == (6, 17, {"timestamp": "2026-01-01T00:00:00+00:00"})
 
 
 def test_a_program_outside_airflow_emits_by_the_function(store: Store) -> None:

@@ -77,6 +77,9 @@ def test_texts_are_read_as_what_they_are_compared_with() -> None:
     assert read_value(as_timestamp("2023-09-14T06:00:00+00:00"), what="x") == moment
     assert read_value(as_date(dt.date(2023, 9, 14)), what="x") == dt.date(2023, 9, 14)
     assert read_value(as_integer("7"), what="x") == 7
+    assert read_value({"integer": 7}, what="x") == 7
+    assert read_value({"timestamp": moment}, what="x") == moment
+    assert read_value({"date": dt.date(2023, 9, 14)}, what="x") == dt.date(2023, 9, 14)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,9 @@ def test_texts_are_read_as_what_they_are_compared_with() -> None:
         ({"timestamp": "0001-01-01T00:00:00+14:00"}, "the years 1 to 9999 in UTC"),
         ({"float": "1"}, "under the name of its kind"),
         ({"date": 3}, "under the name of its kind"),
+        ({"date": dt.datetime(2023, 9, 14, tzinfo=UTC)}, "under the name of its kind"),
+        ({"integer": True}, "under the name of its kind"),
+        ({"string": 3}, "under the name of its kind"),
         (2**63, "64 bits"),
         ("x" * (STRING_LIMIT + 1), "513 characters"),
         ("a\0b", "without NUL"),
