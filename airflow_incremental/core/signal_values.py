@@ -156,7 +156,7 @@ def _read_moment(value: dt.datetime, what: str) -> dt.datetime:
         moment = value.astimezone(UTC)
     except OverflowError:
         raise ArgumentError(
-            f"{what} is {value.isoformat()!r}", expected="a timestamp whose year in UTC is one of 1 to 9999"
+            f"{what} is {value.isoformat()!r}", expected="a time in the years 1 to 9999 in UTC"
         ) from None
     return dt.datetime(*moment.timetuple()[:6], moment.microsecond, tzinfo=UTC)
 

@@ -156,7 +156,7 @@ class SignalSensor(BaseSensorOperator):
     def _look(self, context: Context) -> _Look:
         """Open the wait if it is not, and see whether it is over."""
         from airflow_incremental.store.searching import find_gate, newest
-        from airflow_incremental.store.waits import BYPASS, open_wait, release
+        from airflow_incremental.store.waits import BYPASS, find_wait, open_wait, release
 
         dependencies = read_dependencies(self.signals)
         store = self._store()
@@ -165,10 +165,12 @@ class SignalSensor(BaseSensorOperator):
         wait = open_wait(store, look.wait_id, dependencies, emitter_of(context), timeout=timeout)
         if wait.state == "open":
             with store.read() as conn:
-                # In this order: a signal that is emitted in between is looked at twice rather than never.
+                # All in one view of the store: what is not in it, be it a signal or a bypass, is beyond the places.
+                wait = find_wait(conn, look.wait_id)
                 places = newest(conn, [*(d.name for d in dependencies), BYPASS])
                 signals = find_gate(conn, dependencies)
-            wait = wait if signals is None else release(store, look.wait_id, signals)
+            if wait.state == "open" and signals is not None:
+                wait = release(store, look.wait_id, signals)
             if wait.state == "open":
                 return attrs.evolve(look, places=places)
         # An earlier try may have been killed right after its release, and a person may have been faster than this one.

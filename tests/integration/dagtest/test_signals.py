@@ -132,6 +132,26 @@ def test_a_signal_that_comes_right_after_the_look_is_not_missed(
     assert looks[0] is None
 
 
+def test_a_bypass_between_the_wait_and_the_look_is_not_missed(
+    dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bypassed: list[Wait] = []
+
+    def after_a_bypass(*arguments: Any) -> Any:
+        if not bypassed:
+            bypassed.append(bypass(store, waits_of(store, dag_id)[0].id, by="ann", reason="source is late"))
+        return newest(*arguments)
+
+    newest, timeout = searching.newest, 20
+    monkeypatch.setattr(searching, "newest", after_a_bypass)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", poke_interval=0.1, timeout=timeout)
+    began = time.monotonic()
+    assert run_dag(dag).state == "success"
+    assert bypassed
+    assert time.monotonic() - began < timeout / 2
+
+
 @pytest.mark.parametrize("mode", ["deferred", "poke"])
 @pytest.mark.parametrize(("soft_fail", "state"), [(False, "failed"), (True, "skipped")])
 def test_a_gate_that_stays_shut_gives_up_for_good(
