@@ -25,7 +25,7 @@ from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.operators.arguments import is_open
 from airflow_incremental.operators.assets import DEFAULT_STORE_CONN_ID
 from airflow_incremental.operators.links import SignalsLink
-from airflow_incremental.operators.runtime import emitter_of, failing_for_good, owner_of
+from airflow_incremental.operators.runtime import emitter_of, failing_for_good
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -211,8 +211,7 @@ class _Look:
 def _wait_id(context: Context) -> str:
     from airflow_incremental.store.waits import wait_id
 
-    task = emitter_of(context)
-    return wait_id(task, clear_number=owner_of(context, task_id=task.task_id).clear_number)
+    return wait_id(emitter_of(context), max_tries=context["ti"].max_tries)
 
 
 def _outcome(store: Store, wait: Wait, context: Context) -> list[dict[str, Any]]:

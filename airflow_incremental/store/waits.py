@@ -1,6 +1,6 @@
 """Steps that wait for signals: what they wait for, what released them, and who let them go without it.
 
-A wait is one step in one clear of its run: all tries of it share the wait, so a try that was killed after its release finds it.
+A wait is one step until it is cleared: all tries of it share the wait, so a try that was killed after its release finds it.
 Every change of state is a compare-and-set from the state that was seen.
 """
 
@@ -53,9 +53,13 @@ class Wait:
     task: Emitter
 
 
-def wait_id(task: Emitter, *, clear_number: int) -> str:
-    """Return the id of a task's wait."""
-    whose = [task.deployment, task.dag_id, task.run_id, task.task_id, task.map_index, clear_number]
+def wait_id(task: Emitter, *, max_tries: int) -> str:
+    """Return the id of a task's wait.
+
+    :param max_tries: the last of the tries that Airflow grants the task: it grants more when the task is cleared. (A run's clear
+        number will not do: it counts the clears of other tasks, too, and would turn a step away from the wait that it is in.)
+    """
+    whose = [task.deployment, task.dag_id, task.run_id, task.task_id, task.map_index, max_tries]
     return hashlib.sha256(json.dumps(whose).encode()).hexdigest()[:32]
 
 

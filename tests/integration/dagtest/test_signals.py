@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.models.dagrun import DagRun
 from airflow.sdk import task
+from airflow.utils.session import create_session
+from sqlalchemy import update
 
 from airflow_incremental.core.errors import StoreError
 from airflow_incremental.core.signal_values import as_date, as_integer, as_timestamp
@@ -217,6 +220,22 @@ def test_a_cleared_step_waits_anew_and_looks_into_history(dag_id: str, store: St
     run = run_again(dag, run_dag(dag))
     assert run.state == "success"
     assert [(w.state, released_by(store, w)) for w in waits_of(store, dag_id)] == [("released", [("a", 1)])] * 2
+
+
+def test_a_step_keeps_its_wait_when_another_task_of_the_run_is_cleared(dag_id: str, store: Store) -> None:
+    def clear_another_and_bypass(wait: Wait) -> None:
+        with create_session() as session:
+            session.execute(update(DagRun).where(DagRun.dag_id == dag_id).values(clear_number=DagRun.clear_number + 1))
+        bypass(store, wait.id, by="ann", reason="source is late")
+
+    with new_dag(dag_id) as dag:
+        SignalSensor(
+            task_id="gate", name="a", deferrable=False, mode="reschedule", poke_interval=0.2, timeout=15, retries=0
+        )
+    with once_it_waits(store, dag_id, clear_another_and_bypass):
+        run = run_dag(dag)
+    assert run.state == "success"
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["bypassed"]
 
 
 def test_a_store_that_is_down_is_tried_again(dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_what_is_wrong_is_said_in_a_sentence(line: Line, arguments: tuple[str, .
 
 
 def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
-    identity = wait_id(TASK, clear_number=0)
+    identity = wait_id(TASK, max_tries=0)
     open_wait(
         store,
         identity,
@@ -131,7 +131,7 @@ def test_upgrade_names_the_store(line: Line, store: Store) -> None:
 
 def test_lineage_follows_a_signal_down_and_up(line: Line, store: Store) -> None:
     emitted = say(store, "fact", hour=6).signal
-    identity = wait_id(TASK, clear_number=0)
+    identity = wait_id(TASK, max_tries=0)
     open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK, timeout=dt.timedelta(days=7))
     release(store, identity, [emitted])
 

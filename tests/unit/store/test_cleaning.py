@@ -172,7 +172,7 @@ def test_cleaning_beside_releases_fails_neither(store: Store) -> None:
         try:
             for n in range(60):
                 found, _ = say(store, "a", n=n).signal, say(store, "a", n=-1 - n)
-                identity = wait_id(TASK, clear_number=n)
+                identity = wait_id(TASK, max_tries=n)
                 open_wait(store, identity, [SignalDependency("a")], TASK, timeout=dt.timedelta(days=1))
                 state = release(store, identity, [found]).state
                 if state == "open":

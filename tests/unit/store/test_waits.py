@@ -25,17 +25,17 @@ from airflow_incremental.store.waits import (
 from tests.support.stores import TASK, say
 
 WANTED = read_dependencies([{"name": "a"}, {"name": "b"}])
-ID = wait_id(TASK, clear_number=0)
+ID = wait_id(TASK, max_tries=0)
 WEEK = dt.timedelta(days=7)
 
 
 def test_tries_share_a_wait_and_clears_do_not() -> None:
-    assert wait_id(attrs.evolve(TASK, try_number=2, source="x"), clear_number=0) == ID
+    assert wait_id(attrs.evolve(TASK, try_number=2, source="x"), max_tries=0) == ID
     others = {
-        wait_id(TASK, clear_number=1),
-        wait_id(attrs.evolve(TASK, map_index=1), clear_number=0),
-        wait_id(attrs.evolve(TASK, run_id="other"), clear_number=0),
-        wait_id(attrs.evolve(TASK, deployment="other"), clear_number=0),
+        wait_id(TASK, max_tries=1),
+        wait_id(attrs.evolve(TASK, map_index=1), max_tries=0),
+        wait_id(attrs.evolve(TASK, run_id="other"), max_tries=0),
+        wait_id(attrs.evolve(TASK, deployment="other"), max_tries=0),
     }
     assert len(others | {ID}) == 5
 
@@ -56,7 +56,7 @@ def test_a_wait_is_released_once_and_keeps_what_released_it(store: Store) -> Non
 
 
 def test_one_of_a_clear_before_is_over(store: Store) -> None:
-    again, other = wait_id(TASK, clear_number=1), wait_id(attrs.evolve(TASK, map_index=1), clear_number=0)
+    again, other = wait_id(TASK, max_tries=1), wait_id(attrs.evolve(TASK, map_index=1), max_tries=0)
     open_wait(store, ID, WANTED, TASK, timeout=WEEK)
     open_wait(store, other, WANTED, attrs.evolve(TASK, map_index=1), timeout=WEEK)
     open_wait(store, again, WANTED, attrs.evolve(TASK, try_number=3), timeout=WEEK)
@@ -136,7 +136,7 @@ def test_of_many_who_end_a_wait_one_does(store: Store) -> None:
     bypassed = 0
     with ThreadPoolExecutor(3) as pool:
         for clear in range(15):
-            identity = wait_id(TASK, clear_number=clear)
+            identity = wait_id(TASK, max_tries=clear)
             open_wait(store, identity, WANTED, TASK, timeout=WEEK)
             (state,) = set(pool.map(end, [clear % 3, (clear + 1) % 3, (clear + 2) % 3]))
             with store.read() as conn:
