@@ -26,12 +26,13 @@ from airflow_incremental.operators.arguments import is_open
 from airflow_incremental.operators.assets import DEFAULT_STORE_CONN_ID
 from airflow_incremental.operators.links import SignalsLink
 from airflow_incremental.operators.runtime import emitter_of, failing_for_good
+from airflow_incremental.sensors.softly import failing_softly
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_incremental.store.database import Store
-    from airflow_incremental.store.waits import Wait
+    from airflow_incremental.store.waits import Wait, WaitState
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class SignalSensor(BaseSensorOperator):
         """Look into history, and wait if it is not there."""
         if not self.deferrable:
             return self._wait_here(context)
-        with failing_for_good():
+        with failing_softly(self), failing_for_good():
             look = self._look(context)
         if look.released is not None:
             return look.released
@@ -113,6 +114,7 @@ class SignalSensor(BaseSensorOperator):
         :param event: why it was woken, and until when it may wait.
         """
         if error := event.get("error"):
+            self._close(context, "canceled")
             raise AirflowFailException(error)
         timed_out = bool(event.get("timed_out"))
         try:
@@ -125,7 +127,7 @@ class SignalSensor(BaseSensorOperator):
         if look.released is not None:
             return look.released
         if timed_out:
-            self._close(context)
+            self._close(context, "timed_out")
             raise self._gives_up(event.get("trouble", ""))
         # What woke it is gone again: signals were cleaned away in between.
         raise self._deferred(look, dt.datetime.fromisoformat(event["until"]))
@@ -150,7 +152,7 @@ class SignalSensor(BaseSensorOperator):
         except (AirflowSensorTimeout, AirflowSkipException) as error:
             # A skip that has a cause is a failure turned soft; a later try may still use the wait.
             if error.__cause__ is None:
-                self._close(context)
+                self._close(context, "timed_out")
             raise
 
     def _look(self, context: Context) -> _Look:
@@ -164,11 +166,15 @@ class SignalSensor(BaseSensorOperator):
         timeout = dt.timedelta(seconds=self.timeout)
         wait = open_wait(store, look.wait_id, dependencies, emitter_of(context), timeout=timeout)
         if wait.state == "open":
-            with store.read() as conn:
-                # All in one view of the store: what is not in it, be it a signal or a bypass, is beyond the places.
-                wait = find_wait(conn, look.wait_id)
-                places = newest(conn, [*(d.name for d in dependencies), BYPASS])
-                signals = find_gate(conn, dependencies)
+            try:
+                with store.read() as conn:
+                    # All in one view of the store: what is not in it, be it a signal or a bypass, is beyond the places.
+                    wait = find_wait(conn, look.wait_id)
+                    places = newest(conn, [*(d.name for d in dependencies), BYPASS])
+                    signals = find_gate(conn, dependencies)
+            except ArgumentError:
+                self._close(context, "canceled")  # there is no other try
+                raise
             if wait.state == "open" and signals is not None:
                 wait = release(store, look.wait_id, signals)
             if wait.state == "open":
@@ -176,11 +182,11 @@ class SignalSensor(BaseSensorOperator):
         # An earlier try may have been killed right after its release, and a person may have been faster than this one.
         return attrs.evolve(look, released=_outcome(store, wait, context))
 
-    def _close(self, context: Context) -> None:
+    def _close(self, context: Context, state: WaitState) -> None:
         from airflow_incremental.store.waits import close_wait
 
         try:
-            close_wait(self._store(), _wait_id(context), "timed_out")
+            close_wait(self._store(), _wait_id(context), state)
         except IncrementalError as error:
             log.warning("the wait could not be closed: %s", error)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.compat import (
     AirflowFailException,
-    AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
     TaskDeferred,
@@ -22,6 +21,7 @@ from airflow_incremental.core.spec import check_process_name
 from airflow_incremental.operators.arguments import is_open
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID
 from airflow_incremental.operators.runtime import catalog_of, failing_for_good
+from airflow_incremental.sensors.softly import failing_softly
 from airflow_incremental.triggers.watermark import WatermarkTrigger, result_of
 
 if TYPE_CHECKING:
@@ -110,13 +110,8 @@ class WatermarkSensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return super().execute(context)
-        try:
+        with failing_softly(self):
             found = self.poke(context)
-        except AirflowFailException as error:
-            # As Airflow does around its own loop of pokes.
-            if self.soft_fail or self.never_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
         if found.is_done:
             return found.xcom_value
         raise TaskDeferred(

@@ -17,7 +17,7 @@ from airflow.sdk import task
 from airflow.utils.session import create_session
 from sqlalchemy import update
 
-from airflow_incremental.core.errors import StoreError
+from airflow_incremental.core.errors import StoreError, StoreMismatch
 from airflow_incremental.core.signal_values import as_date, as_integer, as_timestamp
 from airflow_incremental.core.signals import SignalDependency, ge
 from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
@@ -175,6 +175,34 @@ def test_a_gate_that_stays_shut_gives_up_for_good(
     assert run.tasks == {"gate": state}
     assert run.tries == {"gate": 1}
     assert [wait.state for wait in waits_of(store, dag_id)] == ["timed_out"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+@pytest.mark.parametrize(
+    ("arguments", "state"), [({}, "failed"), ({"soft_fail": True}, "skipped"), ({"never_fail": True}, "skipped")]
+)
+def test_a_gate_that_can_never_open_is_not_waited_for(
+    dag_id: str, store: Store, deferrable: bool, arguments: dict[str, Any], state: str
+) -> None:
+    say(store, "a", hour=6)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", match={"hour": "six"}, deferrable=deferrable, **SOON, **arguments)
+    run = run_dag(dag)
+    assert (run.tasks, run.tries) == ({"gate": state}, {"gate": 1})
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["canceled"]
+
+
+def test_a_triggerer_that_sees_another_store_cancels_the_wait(
+    dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def another(_store: Store, _store_id: str) -> None:
+        raise StoreMismatch("this process looks at store 1, but the other part of this work used store 2")
+
+    monkeypatch.setattr(Store, "check", another)
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", **SOON)
+    assert run_dag(dag).tasks == {"gate": "failed"}
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["canceled"]
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
