@@ -13,6 +13,7 @@ from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.stores import open_store
+from airflow_incremental.triggers.threads import in_thread_of
 
 if TYPE_CHECKING:
     from airflow_incremental.store.database import Store
@@ -89,7 +90,7 @@ class Announcer:
         while True:
             try:
                 store = await self._store()
-                return await asyncio.to_thread(work, store)
+                return await in_thread_of(store.store_id, work, store)
             except IncrementalError as error:
                 self._tell(str(error))
                 pause = self._interval if error.retryable else max(self._interval, MENDING)

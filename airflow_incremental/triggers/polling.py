@@ -15,6 +15,7 @@ import attrs
 
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.signal_index import SignalIndex
+from airflow_incremental.triggers.threads import in_thread_of
 
 if TYPE_CHECKING:
     from airflow_incremental.core.signals import Signal, SignalDependency
@@ -157,7 +158,7 @@ class Poller:
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""
         asked = dict(self._places)
-        signals = await asyncio.to_thread(self._read, asked)
+        signals = await in_thread_of(self._store.store_id, self._read, asked)
         read: dict[str, int] = {}
         for signal in signals:
             read[signal.name] = signal.seq
@@ -182,7 +183,7 @@ class Poller:
 
         if self._listener is not None or not are_on(self._store.engine):
             return
-        self._listener = await asyncio.to_thread(Listener.open, self._store.engine)
+        self._listener = await in_thread_of(self._store.store_id, Listener.open, self._store.engine)
         if self._listener is not None:
             asyncio.get_running_loop().add_reader(self._listener.file, self._heard)
 

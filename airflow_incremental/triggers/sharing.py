@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
-from asgiref.sync import sync_to_async
 
 from airflow_incremental.operators.runtime import catalog_of
+from airflow_incremental.triggers.threads import in_thread_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -33,17 +33,19 @@ class Look:
 
     :param table: None if it was not there.
     :param at: when the look began, in the seconds of the event loop's clock; what was committed later is not seen.
+    :param catalog: connection of its catalog, whose threads work on it.
     """
 
     table: Table | None
     at: float
+    _catalog: str
     _answers: dict[Hashable, asyncio.Task[Any]] = attrs.field(factory=dict, init=False)
 
     async def ask(self, question: Callable[..., Answer], *arguments: Hashable) -> Answer:
         """Return ``question(table, *arguments)``, worked out in a thread, once for all that ask the same of this look."""
         key = (question, *arguments)
         if key not in self._answers:
-            self._answers[key] = asyncio.ensure_future(asyncio.to_thread(question, self.table, *arguments))
+            self._answers[key] = asyncio.ensure_future(in_thread_of(self._catalog, question, self.table, *arguments))
         # Shielded: one that stops waiting takes nothing away from the others.
         answer: Answer = await asyncio.shield(self._answers[key])
         return answer
@@ -80,9 +82,9 @@ class SharedTable:
         at = asyncio.get_running_loop().time()
         try:
             if self._catalog is None:
-                # The connection is asked for through the triggerer's own loop; asyncio's threads have no way back to it in 3.1.
-                self._catalog = await sync_to_async(catalog_of)(self.iceberg_conn_id)
-            return Look(table=await asyncio.to_thread(_find, self._catalog, self.identifier), at=at)
+                self._catalog = await in_thread_of(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
+            table = await in_thread_of(self.iceberg_conn_id, _find, self._catalog, self.identifier)
+            return Look(table=table, at=at, catalog=self.iceberg_conn_id)
         except Exception:
             self._catalog = None  # the connection may be another by the next look
             raise

@@ -15,6 +15,7 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.stores import open_store
+from airflow_incremental.triggers.threads import in_thread_of
 
 if TYPE_CHECKING:
     from airflow_incremental.store.database import Store
@@ -98,7 +99,7 @@ class SignalTrigger(BaseTrigger):
         """Say whether signals that fit each other are in history, or something that the task has to hear of is wrong."""
         while True:
             try:
-                is_open = await asyncio.to_thread(_gate_is_open, store, dependencies)
+                is_open = await in_thread_of(store.store_id, _gate_is_open, store, dependencies)
             except IncrementalError as error:
                 if not error.retryable:
                     return True  # the task looks, and says what it is
