@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 PAGE = 1_000
 #: Seconds between two looks, at least, however many hints come.
 PAUSE = 0.1
+#: Seconds of the event loop at a stretch.
+SHARE = 0.02
 
 
 @attrs.define(eq=False)
@@ -162,14 +164,25 @@ class Poller:
         read: dict[str, int] = {}
         for signal in signals:
             read[signal.name] = signal.seq
-            for one, position in self._index.find(signal.name, signal.params):
-                if signal.seq > one.places.get(signal.name, 0):
-                    one.wake(position)
+        # Before anybody is woken: who comes with an older place from here on looks for himself.
         for name, seq in read.items():
             # Somebody may have come with an older place, or everybody have gone, while the query ran; then this look was not his.
             if self._places.get(name) == asked[name]:
                 self._places[name] = seq
+        await self._wake(signals)
         return len(signals) == PAGE
+
+    async def _wake(self, signals: Sequence[Signal]) -> None:
+        """Wake all whom signals concern; many signals for many who wait take seconds, which are shared with other triggers."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        for signal in signals:
+            for one, position in self._index.find(signal.name, signal.params):
+                if signal.seq > one.places.get(signal.name, 0):
+                    one.wake(position)
+            if clock() - begun > SHARE:
+                await asyncio.sleep(0)
+                begun = clock()
 
     def _read(self, places: Mapping[str, int]) -> list[Signal]:
         from airflow_incremental.store.searching import since

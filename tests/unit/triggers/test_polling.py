@@ -250,6 +250,46 @@ def test_a_shorter_interval_does_not_wait_for_the_end_of_a_longer_one(store: Sto
     assert asyncio.run(scene()) == {0}
 
 
+def test_many_signals_for_many_waits_leave_the_loop_to_others(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "SHARE", 0.0)
+    for hour in range(20):
+        say(store, "a", hour=hour)
+
+    async def scene() -> None:
+        poller = Poller.of(store)
+        find, turns, others = poller._index.find, list[int](), 0
+
+        def counted(*arguments: Any) -> Any:
+            turns.append(others)
+            return find(*arguments)
+
+        monkeypatch.setattr(poller._index, "find", counted)
+        with poller.waiting([on("a", hour=ge(19))], {}, interval=3600) as one:
+            woken = asyncio.create_task(fitted(one))
+            while not woken.done():
+                others += 1
+                await asyncio.sleep(0)
+            assert woken.result() == {0}
+        assert len(set(turns)) == len(turns) == 20  # others had a turn between any two
+
+    asyncio.run(scene())
+
+
+def test_one_that_comes_while_others_are_woken_misses_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "SHARE", 0.0)
+    for hour in range(5):
+        say(store, "a", hour=hour)
+
+    async def scene() -> set[int]:
+        poller = Poller.of(store)
+        with poller.waiting([on("a", hour=1)], {}, interval=INTERVAL) as first:
+            await fitted(first)
+            with poller.waiting([on("a", hour=0)], {}, interval=INTERVAL) as late:
+                return await fitted(late)
+
+    assert asyncio.run(scene()) == {0}
+
+
 def test_nobody_polls_when_nobody_waits_and_the_next_wait_starts_it_again(store: Store) -> None:
     async def scene() -> None:
         poller = Poller.of(store)
