@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 #: Signals read by one query. More are read by further ones at once.
 PAGE = 1_000
-#: Seconds between two looks, at least, however many hints come.
+#: Seconds between two looks, at least, however many hints come and however short an interval is asked for.
 PAUSE = 0.1
 #: Seconds of the event loop at a stretch.
 SHARE = 0.02
@@ -132,7 +132,8 @@ class Poller:
             self._stop_listening()
 
     async def _poll(self) -> None:
-        while True:
+        # Before Python 3.12, ``wait_for`` can overhear that it was cancelled.
+        while self._task is asyncio.current_task():
             self._hurry.clear()
             try:
                 await self._listen()
@@ -152,10 +153,10 @@ class Poller:
                 self.trouble = ""
             try:
                 self._pause = min(one.interval for one in self._waiting)
-                await asyncio.wait_for(self._hurry.wait(), self._pause)
+                await asyncio.wait_for(self._hurry.wait(), max(self._pause, PAUSE))
             except asyncio.TimeoutError:
                 continue
-            await asyncio.sleep(min(PAUSE, self._pause))
+            await asyncio.sleep(PAUSE)
 
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two looks at a table, at least, however short an interval is asked for.
+PAUSE = 0.1
+
 Answer = TypeVar("Answer")
 
 
@@ -123,9 +126,10 @@ async def looks(iceberg_conn_id: str, identifier: str, interval: float) -> Async
 
     :param iceberg_conn_id: Airflow connection of the catalog.
     :param identifier: the table.
-    :param interval: seconds between two looks.
+    :param interval: seconds between two looks; a tenth of one at least.
     """
     clock = asyncio.get_running_loop().time
+    interval = max(interval, PAUSE)
     with shared_table(iceberg_conn_id, identifier) as shared:
         while True:
             begun = clock()

@@ -7,6 +7,14 @@ from pathlib import Path
 import pytest
 
 from airflow_incremental.store.database import Store
+from airflow_incremental.triggers import polling, sharing
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let tests look more often than a triggerer does."""
+    monkeypatch.setattr(polling, "PAUSE", 0.01)
+    monkeypatch.setattr(sharing, "PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.signals import SignalDependency
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.hints import Listener, is_asked_for
+from airflow_incremental.triggers import polling
 from airflow_incremental.triggers.polling import Poller
 from tests.support.stores import say
 
@@ -102,6 +103,7 @@ def test_many_hints_do_not_make_many_looks(hinted: Store, monkeypatch: pytest.Mo
         return await poller_look(self)
 
     monkeypatch.setattr(Poller, "_look", counted)
+    monkeypatch.setattr(polling, "PAUSE", 0.1)
 
     def say_often() -> None:
         until = time.monotonic() + 2

@@ -135,6 +135,40 @@ def test_more_signals_than_a_page_are_read_at_once(store: Store, monkeypatch: py
     asyncio.run(scene())
 
 
+def test_an_interval_of_nothing_asks_no_more_than_now_and_then(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polling, "PAUSE", 0.1)
+
+    async def scene() -> int:
+        poller, looks = Poller.of(store), list[object]()
+        read = poller._read
+        monkeypatch.setattr(poller, "_read", lambda places: looks.append(places) or read(places))
+        with poller.waiting([on("a")], {}, interval=0):
+            await asyncio.sleep(0.5)
+        return len(looks)
+
+    assert 2 <= asyncio.run(scene()) <= 6
+
+
+def test_a_poll_ends_with_the_last_wait_even_when_a_hint_comes_just_then(store: Store) -> None:
+    async def scene() -> list[Any]:
+        errors: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+        poller = Poller.of(store)
+        with poller.waiting([on("a")], {}, interval=3600):
+            await asyncio.sleep(0.3)  # the first look is over
+            poller._hurry.set()
+            await asyncio.sleep(0)  # by now the hint is heard, and nobody has looked up yet
+            await asyncio.sleep(0)
+            (poll,) = (task for task in asyncio.all_tasks() if task is not asyncio.current_task())
+        await asyncio.wait([poll], timeout=5)
+        assert poll.done()
+        if not poll.cancelled():
+            assert poll.exception() is None
+        return errors
+
+    assert asyncio.run(scene()) == []
+
+
 def queries_of(store: Store, waits: int, looks: int) -> Sequence[str]:
     """Return what a number of waits, for as many hours, ask the store until some looks are over."""
 

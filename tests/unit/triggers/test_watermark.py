@@ -168,3 +168,16 @@ def test_a_table_is_forgotten_with_the_last_that_waits_for_it(counting: Counting
 
     asyncio.run(scene())
     assert counting.looks == {TARGET: 2, SOURCE: 1}
+
+
+def test_an_interval_of_nothing_asks_no_more_than_now_and_then(
+    counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "PAUSE", 0.1)
+
+    async def scene() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await first(trigger(table="nowhere.table", poll_interval=0), timeout=1)
+
+    asyncio.run(scene())
+    assert 2 <= counting.looks["nowhere.table"] <= 11
