@@ -63,7 +63,7 @@ class Announcer:
         names = [SignalDependency(name) for name in sorted({d.name for d in self._signals})]
         places = await self._ask(self._subscribe)
         last = 0
-        with Poller.of(await self._store()).waiting(names, places, interval=self._interval) as waiting:
+        with Poller.of(await self._store(), self._conn_id).waiting(names, places, interval=self._interval) as waiting:
             while True:
                 await self._ask(self._advance)
                 while found := await self._ask(partial(self._unannounced, after=last)):

@@ -64,12 +64,16 @@ class Poller:
 
     Each name that is waited for has a place: the least that one of its waits has looked up to, then what the poller has read. So a
     wait that comes with an old place, after a restart of the triggerer, is caught up with by the same query.
+
+    A store that does not answer is looked up anew by its connection: it may have moved, or have another password. So may one that a
+    new wait has found elsewhere.
     """
 
     _of: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Poller]]] = WeakKeyDictionary()
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._conn_id: str | None = None
         self._index: SignalIndex[tuple[Waiting, int]] = SignalIndex()
         self._waiting: set[Waiting] = set()
         self._names: dict[str, int] = {}  # how many dependencies are on each
@@ -82,10 +86,16 @@ class Poller:
         self.trouble = ""
 
     @classmethod
-    def of(cls, store: Store) -> Poller:
-        """Return the poller of this event loop for a store."""
+    def of(cls, store: Store, conn_id: str | None = None) -> Poller:
+        """Return the poller of this event loop for a store.
+
+        :param store: as it was opened last.
+        :param conn_id: Airflow connection by which it is opened again.
+        """
         pollers = cls._of.setdefault(asyncio.get_running_loop(), {})
-        return pollers.setdefault(store.store_id, cls(store))
+        poller = pollers.setdefault(store.store_id, cls(store))
+        poller.use(store, conn_id)
+        return poller
 
     @contextmanager
     def waiting(
@@ -151,12 +161,35 @@ class Poller:
                 if self.trouble:
                     log.info("the store at %s answers again", self._store.where)
                 self.trouble = ""
+            if self.trouble:
+                await self._open_again()
             try:
                 self._pause = min(one.interval for one in self._waiting)
                 await asyncio.wait_for(self._hurry.wait(), max(self._pause, PAUSE))
             except asyncio.TimeoutError:
                 continue
             await asyncio.sleep(PAUSE)
+
+    def use(self, store: Store, conn_id: str | None) -> None:
+        """Look at the store where it was opened last."""
+        self._conn_id = conn_id or self._conn_id
+        if store.engine.url != self._store.engine.url:
+            self._store = store
+            self._stop_listening()
+
+    async def _open_again(self) -> None:
+        """Take the store from where its connection says that it is now."""
+        from airflow_incremental.hooks.store import IncrementalStoreHook
+
+        if self._conn_id is None:
+            return
+        try:
+            store = await IncrementalStoreHook.aget_store(self._conn_id)
+        except Exception:
+            log.debug("the connection %r does not help", self._conn_id, exc_info=True)
+            return
+        if store.store_id == self._store.store_id:
+            self.use(store, self._conn_id)
 
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""

@@ -87,7 +87,7 @@ class SignalTrigger(BaseTrigger):
         self._trouble = ""
         dependencies = read_dependencies(self.signals)
         bypass = SignalDependency.read({"name": BYPASS, "match": {"wait": self.wait_id}})
-        self._poller = Poller.of(store)
+        self._poller = Poller.of(store, self.incremental_conn_id)
         with self._poller.waiting([*dependencies, bypass], self.places, interval=self.poll_interval) as waiting:
             while True:
                 fitted = await waiting.fitted()

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from sqlalchemy import Connection
 
 from airflow_incremental.core.errors import StoreError
 from airflow_incremental.core.ranges import UTC
@@ -149,6 +153,41 @@ def test_a_store_that_goes_away_meanwhile_is_why_the_time_is_over(
 
     event = asyncio.run(while_it_waits(trigger(store, {"name": "a"}, timeout=1), lose))
     assert event == {"wait": "w1", "timed_out": True, "trouble": "the store is gone."}
+
+
+def moved(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Copy a store to another place, and let its connection name that one."""
+    file = Path(str(store.engine.url.database)).with_name("moved.db")
+    with store.engine.connect() as old, sqlite3.connect(file) as new:
+        old.connection.driver_connection.backup(new)  # type: ignore[union-attr]
+    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+    return Store.open(f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize("is_down", [True, False])
+def test_a_store_that_has_moved_is_followed(store: Store, monkeypatch: pytest.MonkeyPatch, is_down: bool) -> None:
+    since = searching.since
+
+    def of_the_new_one(conn: Connection, *arguments: Any, **named: Any) -> Any:
+        if is_down and conn.engine.url == store.engine.url:
+            raise StoreError("nobody is there any more")
+        return since(conn, *arguments, **named)
+
+    async def scene() -> list[dict[str, Any]]:
+        waiting = [asyncio.create_task(first(trigger(store, {"name": "a"}, timeout=10)))]
+        await asyncio.sleep(0.3)
+        new = moved(store, monkeypatch)
+        if is_down:
+            monkeypatch.setattr(searching, "since", of_the_new_one)
+        else:  # the old one still answers, and the next to wait knows better
+            waiting.append(asyncio.create_task(first(trigger(store, {"name": "a"}, timeout=10))))
+            await asyncio.sleep(0.3)
+        say(new, "a")
+        events = await asyncio.gather(*waiting)
+        new.close()
+        return events
+
+    assert asyncio.run(scene()) == [{"wait": "w1"}] * (1 if is_down else 2)
 
 
 def test_joined_signals_are_asked_for_again_when_the_store_fails_just_then(
