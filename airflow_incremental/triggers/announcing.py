@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 PAGE = 100
 #: Seconds until something is tried again that only a person can mend.
 MENDING = 60.0
+#: Seconds after which a subscription is looked at without news, too: so it shows that it has a triggerer, and hears when its
+#: connection leads to another store, as after somebody has made one.
+SEEN = 60.0
 
 
 class Announcer:
@@ -61,16 +65,18 @@ class Announcer:
         """Hand over matches for ever, each once, oldest first."""
         # Any signal of the names, so that the subscription's place moves on and old signals can be cleaned away.
         names = [SignalDependency(name) for name in sorted({d.name for d in self._signals})]
-        places = await self._ask(self._subscribe)
-        last = 0
-        with Poller.of(await self._store(), self._conn_id).waiting(names, places, interval=self._interval) as waiting:
-            while True:
-                await self._ask(self._advance)
-                while found := await self._ask(partial(self._unannounced, after=last)):
-                    for match in found:
-                        yield match
-                    last = found[-1].number
-                await waiting.fitted()
+        while True:
+            store, places = await self._ask(self._subscribe)
+            last = 0
+            with Poller.of(store, self._conn_id).waiting(names, places, interval=self._interval) as waiting:
+                while await self._ask(partial(self._advance, store.store_id)):
+                    while found := await self._ask(partial(self._unannounced, after=last)):
+                        for match in found:
+                            yield match
+                        last = found[-1].number
+                    with suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(waiting.fitted(), SEEN)
+            log.warning("the connection %r leads to another store now; subscribing there", self._conn_id)
 
     async def note(self, match_ids: Sequence[str]) -> None:
         """Note that Airflow has the events of matches."""
@@ -102,19 +108,23 @@ class Announcer:
     def _tell(self, trouble: str) -> None:
         log.error("subscription %r waits; trying again later: %s", self._subscription, trouble)
 
-    def _subscribe(self, store: Store) -> Mapping[str, int]:
-        """Subscribe, and return the places from which on news are waited for: those before are looked at right afterwards."""
+    def _subscribe(self, store: Store) -> tuple[Store, Mapping[str, int]]:
+        """Subscribe, and return where, and the places from which on news are waited for: those before are looked at afterwards."""
         from airflow_incremental.store.searching import newest
         from airflow_incremental.store.subscriptions import subscribe
 
         store.writing(lambda conn: subscribe(conn, self._subscription, self._signals, start=self._start))
         with store.read() as conn:
-            return newest(conn, {d.name for d in self._signals})
+            return store, newest(conn, {d.name for d in self._signals})
 
-    def _advance(self, store: Store) -> None:
+    def _advance(self, store_id: str, store: Store) -> bool:
+        """Look for matches, and say whether that was in the store that was subscribed to."""
         from airflow_incremental.store.subscriptions import advance
 
+        if store.store_id != store_id:
+            return False
         store.writing(lambda conn: advance(conn, self._subscription))
+        return True
 
     def _unannounced(self, store: Store, *, after: int) -> list[Match]:
         from airflow_incremental.store.matches import unannounced

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -265,6 +267,48 @@ def test_an_event_that_airflow_did_not_store_is_not_noted(store: Store) -> None:
 
     asyncio.run(scene())
     assert left(store) == [1]
+
+
+def test_a_subscription_without_news_shows_that_it_has_a_triggerer(
+    store: Store, triggerer: type[Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "SEEN", 0.1)
+    monkeypatch.setattr(subscriptions, "_SEEN_EVERY", dt.timedelta(0))
+
+    def polled_at() -> dt.datetime:
+        with store.read() as conn:
+            return subscriptions.list_subscriptions(conn)[0].polled_at
+
+    async def scene() -> None:
+        async with triggerer(trigger()).running():
+            await subscribed(store)
+            await asyncio.sleep(0.3)
+            before = polled_at()
+            await until(lambda: polled_at() > before)
+
+    asyncio.run(scene())
+
+
+def test_it_subscribes_anew_when_its_connection_leads_to_another_store(
+    store: Store, triggerer: type[Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "SEEN", 0.1)
+    file = Path(str(store.engine.url.database)).with_name("another.db")
+    another = Store.open(f"sqlite:///{file}")
+
+    async def scene() -> list[int]:
+        async with triggerer(trigger()).running() as one:
+            await subscribed(store)
+            say(store, "a", hour=1)
+            await until(lambda: len(one.payloads) == 1)
+            monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+            await subscribed(another)
+            say(another, "a", hour=7)
+            await until(lambda: len(one.payloads) == 2)
+            return [payload["signals"][0]["params"]["hour"] for payload in one.payloads]
+
+    assert asyncio.run(scene()) == [1, 7]
+    another.close()
 
 
 def test_a_store_that_is_down_is_tried_again(
