@@ -38,5 +38,6 @@ def main() -> None:
     try:
         app()
     except IncrementalError as error:
-        Console(stderr=True, soft_wrap=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"Error: {error}", style="red", markup=False, highlight=False, emoji=False)
         sys.exit(1)

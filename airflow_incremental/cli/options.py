@@ -30,6 +30,10 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 STORE_CONN, ICEBERG_CONN = DEFAULT_STORE_CONN_ID, DEFAULT_CONN_ID
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+#: A hundred years, which all calendars can go back.
+_LONGEST = dt.timedelta(days=36_525)
+#: Rows that are asked for at most: each is a value of a statement.
+MOST = 100_000
 _WIDE = 10_000
 #: Of a parameter on the command line: ``name=text``, or ``name:kind=text``.
 _PARAM = re.compile(r"(?P<name>[^=:]+)(?::(?P<kind>[a-z]+))?=(?P<value>.*)", re.DOTALL)
@@ -50,7 +54,13 @@ def read_duration(text: str) -> dt.timedelta:
     found = re.fullmatch(r"(\d+)([smhdw])", text.strip())
     if found is None:
         raise ArgumentError(f"{text!r} is no length of time", expected="a number and one of s m h d w, such as 90d")
-    return dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        length = dt.timedelta(**{_UNITS[found[2]]: int(found[1])})
+    except OverflowError:
+        length = dt.timedelta.max
+    if length > _LONGEST:
+        raise ArgumentError(f"{text!r} is too long", expected=f"{_LONGEST.days}d at most")
+    return length
 
 
 def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -93,7 +103,7 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: 
     """
     found = [dict(row) for row in rows]
     if as_json:
-        typer.echo(json.dumps(found, default=str, indent=2))
+        typer.echo(json.dumps(found, default=_plain, indent=2))
         return
     if not found:
         typer.echo(empty)
@@ -101,7 +111,7 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: 
     table = Table(*columns, header_style="bold", box=None, pad_edge=False)
     for row in found:
         table.add_row(*(_text(row[column]) for column in columns))
-    console = Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False, emoji=False)
     if not console.is_terminal:
         console.width = _WIDE  # a pipe has no width at which to cut
     console.print(table)
@@ -110,10 +120,16 @@ def show(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str], as_json: 
 def text_of(dependency: dict[str, Any]) -> str:
     """Return what is waited for as people write it."""
     conditions = [
-        f"{key} {operator} {value}" for key, match in dependency["match"].items() for operator, value in match.items()
+        f"{key} {operator} {_text(value)}"
+        for key, match in dependency["match"].items()
+        for operator, value in match.items()
     ]
     joined = [f"joined on {', '.join(dependency['join'])}"] if dependency["join"] else []
     return " ".join([dependency["name"], *(["where " + " and ".join(conditions)] if conditions else []), *joined])
+
+
+def _plain(value: Any) -> str:
+    return value.isoformat() if isinstance(value, dt.datetime) else str(value)
 
 
 def _text(value: Any) -> str:

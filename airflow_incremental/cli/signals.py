@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from airflow_incremental.cli.options import (
+    MOST,
     STORE_CONN,
     AsJson,
     StoreConn,
@@ -40,7 +41,7 @@ def emit(
     ] = None,
     conn_id: StoreConn = STORE_CONN,
 ) -> None:
-    """Emit a signal. Emitting it again changes nothing, and says so."""
+    """Emit a signal, and print it as JSON. Emitting it again changes nothing; then ``new`` is false."""
     from airflow_incremental.store.emitting import Emission
     from airflow_incremental.store.emitting import emit as put
 
@@ -52,9 +53,7 @@ def emit(
         emitter=Emitter(source="cli"),
     )
     emitted = put(open_store(conn_id), emission)
-    if not emitted.new:
-        typer.echo("was emitted before:")
-    typer.echo(json.dumps(emitted.signal.to_json(), indent=2))
+    typer.echo(json.dumps({**emitted.signal.to_json(), "new": emitted.new}, indent=2))
 
 
 @app.command("list")
@@ -64,7 +63,7 @@ def list_(
     match: Annotated[
         str | None, typer.Option(help='JSON of conditions, such as {"hour": {">=": 6}, "region": "eu"}.')
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many at most, newest first.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="How many at most, newest first.", min=1, max=MOST)] = 20,
     as_json: AsJson = False,
     conn_id: StoreConn = STORE_CONN,
 ) -> None:
@@ -96,6 +95,7 @@ def waits(
     run_id: Annotated[str | None, typer.Option("--run-id", help="Only those of a run.")] = None,
     task_id: Annotated[str | None, typer.Option("--task-id", help="Only those of a task.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Also those that are over.")] = False,
+    limit: Annotated[int, typer.Option(help="How many at most, newest first.", min=1, max=MOST)] = 1_000,
     as_json: AsJson = False,
     conn_id: StoreConn = STORE_CONN,
 ) -> None:
@@ -103,7 +103,10 @@ def waits(
     from airflow_incremental.store.waits import find_waits
 
     with open_store(conn_id).read() as conn:
-        found = find_waits(conn, state=None if all_ else "open", dag_id=dag_id, run_id=run_id, task_id=task_id)
+        state = None if all_ else "open"
+        found = find_waits(conn, state=state, dag_id=dag_id, run_id=run_id, task_id=task_id, limit=limit + 1)
+    if len(found) > limit:
+        typer.echo(f"there are more than the {limit:,} newest: see --limit", err=True)
     rows = [
         {
             "id": wait.id,
@@ -117,7 +120,7 @@ def waits(
             "closed_by": wait.closed_by,
             "reason": wait.reason,
         }
-        for wait in found
+        for wait in found[:limit]
     ]
     columns = ["id", "since", "dag_id", "run_id", "task_id", "waits_for"]
     columns[1:1] = ["state"] if all_ else []
@@ -148,26 +151,39 @@ def bypass(
         )
     if wait is None:
         with store.read() as conn:
-            found = find_waits(conn, state="open", dag_id=dag_id, run_id=run_id, task_id=task_id)
-        found = [one for one in found if one.task.map_index == map_index]
+            found = find_waits(
+                conn, state="open", dag_id=dag_id, run_id=run_id, task_id=task_id, map_index=map_index, limit=1
+            )
         if not found:
+            index = f" with map index {map_index}" if map_index >= 0 else ""
             raise ArgumentError(
-                f"task {task_id!r} of run {run_id!r} of DAG {dag_id!r} does not wait",
+                f"task {task_id!r}{index} of run {run_id!r} of DAG {dag_id!r} does not wait",
                 expected="an open wait",
                 hint="see 'airflow-incremental signals waits'",
             )
         wait = found[0].id
-    done = let_go(store, wait, by=by or getpass.getuser(), reason=reason)
+    done = let_go(store, wait, by=by or _user(), reason=reason)
     typer.echo(f"wait {done.id} was bypassed by {done.closed_by}: {done.reason}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in containers that run under any number
+        raise ArgumentError(
+            "the user of this terminal has no name", expected="who lets the step go on", hint="say it with --by"
+        ) from None
 
 
 @app.command()
 def lineage(
     name: Annotated[str, typer.Argument(help="Name of the signal.")],
-    seq: Annotated[int, typer.Argument(help="Its number among those of the name, see 'signals list'.")],
+    seq: Annotated[
+        int, typer.Argument(help="Its number among those of the name, see 'signals list'.", min=1, max=2**63 - 1)
+    ],
     *,
     up: Annotated[bool, typer.Option("--up", help="What it came from, instead of what it led to.")] = False,
-    depth: Annotated[int, typer.Option(help="Hops from signal to signal.", min=1)] = 10,
+    depth: Annotated[int, typer.Option(help="Hops from signal to signal.", min=1, max=100)] = 10,
     as_json: AsJson = False,
     conn_id: StoreConn = STORE_CONN,
 ) -> None:

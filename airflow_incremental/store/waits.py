@@ -183,10 +183,12 @@ def find_waits(
     dag_id: str | None = None,
     run_id: str | None = None,
     task_id: str | None = None,
+    map_index: int | None = None,
     limit: int = 1000,
 ) -> list[Wait]:
     """Return waits, newest first, narrowed by what is given."""
-    given = {"id": identity, "state": state, "dag_id": dag_id, "run_id": run_id, "task_id": task_id}
+    task = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index}
+    given = {"id": identity, "state": state, **task}
     conditions = [wait.c[name] == value for name, value in given.items() if value is not None]
     rows = conn.execute(
         select(wait).where(*conditions).order_by(wait.c.opened_at.desc(), wait.c.id).limit(limit)

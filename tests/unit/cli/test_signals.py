@@ -1,17 +1,21 @@
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import update
 
 from airflow_incremental import cli
 from airflow_incremental.core.ranges import UTC
-from airflow_incremental.core.signals import ge, read_dependencies
+from airflow_incremental.core.signal_values import as_timestamp
+from airflow_incremental.core.signals import ge, in_, read_dependencies
+from airflow_incremental.store import waits
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.schema import signal
 from airflow_incremental.store.subscriptions import subscribe
@@ -32,6 +36,7 @@ class Line:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self.monkeypatch, self.capsys = monkeypatch, capsys
+        self.err = ""
 
     def __call__(self, *arguments: str, code: int = 0) -> str:
         """Run a command, and return what it printed."""
@@ -39,6 +44,7 @@ class Line:
         with pytest.raises(SystemExit) as caught:
             cli.main()
         said = self.capsys.readouterr()
+        self.err = said.err
         assert caught.value.code == code, said
         return said.out if code == 0 else said.err
 
@@ -68,7 +74,8 @@ def test_emit_says_what_it_did_and_list_finds_it(line: Line) -> None:
     )
     emitted = line.json(*arguments)
     assert (emitted["seq"], emitted["payload"], emitted["emitter"]["source"]) == (1, {"n": 1}, "cli")
-    assert line(*arguments).startswith("was emitted before:")
+    assert emitted["new"] is True
+    assert line.json(*arguments) == emitted | {"new": False}
     line("signals", "emit", "fact", "-p", "region=us", "-p", "hour=2023-09-14T07:00:00Z")
 
     assert [s["seq"] for s in line.json("signals", "list", "fact", "--json")] == [2, 1]
@@ -92,6 +99,9 @@ def test_emit_says_what_it_did_and_list_finds_it(line: Line) -> None:
         (("signals", "bypass", "nowhere", "--reason", "x"), "there is no wait nowhere"),
         (("signals", "list", "--incremental-conn-id", "nowhere"), "no Airflow connection 'nowhere'"),
         (("store", "rebuild"), "which targets are meant is not said"),
+        (("store", "clean", "--older-than", "soon"), "no length of time"),
+        (("store", "clean", "--older-than", "36526d"), "36525d at most"),
+        (("store", "clean", "--older-than", "99999999999999999999w"), "36525d at most"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(line: Line, arguments: tuple[str, ...], message: str) -> None:
@@ -122,6 +132,68 @@ def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
         assert find_wait(conn, identity).state == "bypassed"
     assert "nothing waits" in line("signals", "waits")
     assert "bypassed" in line("signals", "waits", "--all")
+
+
+def test_what_is_waited_for_is_shown_as_people_write_it(line: Line, store: Store) -> None:
+    match = {"hour": ge(as_timestamp("2023-09-14T06:00:00Z")), "region": in_(["eu", "us"])}
+    wait = open_wait(store, "w", read_dependencies([{"name": "fact", "match": match}]), TASK)
+
+    (shown,) = line.json("signals", "waits", "--json")
+    assert shown["waits_for"] == ["fact where hour >= 2023-09-14T06:00:00+00:00 and region in eu, us"]
+    assert shown["since"] == wait.opened_at.isoformat()
+
+
+def test_no_wait_is_left_out_without_a_word(line: Line, store: Store) -> None:
+    for index in range(3):
+        task = attrs.evolve(TASK, map_index=index)
+        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task)
+    assert [one["map_index"] for one in line.json("signals", "waits", "--json", "--limit", "2")] == [2, 1]
+    assert "more than the 2 newest" in line.err
+    assert len(line.json("signals", "waits", "--json", "--limit", "3")) == 3
+    assert line.err == ""
+
+
+def test_a_mapped_task_is_bypassed_however_many_wait_after_it(
+    line: Line, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = waits.find_waits
+    monkeypatch.setattr(waits, "find_waits", lambda conn, **given: found(conn, **({"limit": 2} | given)))
+    for index in range(3):
+        task = attrs.evolve(TASK, map_index=index)
+        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task)
+    named = ("--dag-id", "dag", "--run-id", "run", "--task-id", "task", "--map-index", "0")
+    assert "bypassed by anna" in line("signals", "bypass", *named, "--by", "anna", "--reason", "late")
+
+
+def test_who_has_no_name_is_asked_for_one(line: Line, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    open_wait(store, "w", read_dependencies([{"name": "fact"}]), TASK)
+    assert "say it with --by" in line("signals", "bypass", "w", "--reason", "late", code=1)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("signals", "lineage", "fact", "99999999999999999999"),
+        ("signals", "lineage", "fact", "1", "--depth", "0"),
+        ("signals", "list", "--limit", "99999999999999999999"),
+        ("signals", "waits", "--limit", "0"),
+    ],
+)
+def test_a_number_out_of_its_range_is_refused(line: Line, arguments: tuple[str, ...]) -> None:
+    assert "Invalid value" in line(*arguments, code=2)
+
+
+@pytest.mark.usefixtures("store")
+def test_names_are_shown_as_they_are(line: Line) -> None:
+    line("signals", "emit", "ops:warning:", "-p", "note=:bomb: [red]")
+    assert "ops:warning:" in line("signals", "list")
+    assert "note=:bomb: [red]" in line("signals", "list")
+    assert "'x:warning:'" in line("signals", "lineage", "x:warning:", "1", code=1)
 
 
 def test_upgrade_names_the_store(line: Line, store: Store) -> None:
