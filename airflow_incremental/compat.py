@@ -72,6 +72,7 @@ __all__ = [
     "connection_is_missing",
     "find_dag",
     "get_current_context",
+    "is_deferral_timeout",
     "mask_secret",
     "state_stores",
     "template_context",
@@ -186,6 +187,15 @@ def wait_for_answer(method_name: str, timeout: dt.timedelta | None) -> BaseExcep
     except ImportError:
         return None
     return TaskAwaitingInput(method_name=method_name, timeout=timeout)
+
+
+def is_deferral_timeout(error: BaseException | None) -> bool:
+    """Say whether an error is that Airflow has ended a deferral whose trigger did not fire in time."""
+    try:
+        from airflow.sdk.exceptions import TaskDeferralTimeout
+    except ImportError:  # before Airflow 3.2
+        from airflow.exceptions import TaskDeferralTimeout  # type: ignore[no-redef]
+    return isinstance(error, TaskDeferralTimeout)
 
 
 def state_stores(trigger: object) -> list[Any]:

@@ -17,6 +17,7 @@ from airflow_incremental.compat import (
     BaseSensorOperator,
     PokeReturnValue,
     TaskDeferred,
+    is_deferral_timeout,
 )
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.ranges import UTC
@@ -38,6 +39,8 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks: in the triggerer, where all waits share them, and in a worker.
 _TRIGGERER_INTERVAL, _WORKER_INTERVAL = 5.0, 60.0
+#: How long a triggerer has to say that the time is over, before Airflow says so itself.
+_GRACE = dt.timedelta(minutes=1)
 
 
 class SignalSensor(BaseSensorOperator):
@@ -108,6 +111,18 @@ class SignalSensor(BaseSensorOperator):
             released = self._look(context).released
         return PokeReturnValue(is_done=released is not None, xcom_value=released)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume, also when Airflow has ended the wait because no triggerer did: then after a last look."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (AirflowSensorTimeout, AirflowSkipException) as error:
+            # What soft_fail has made a skip is caused by what would have been the failure.
+            ended = error if isinstance(error, AirflowSensorTimeout) else error.__cause__
+            if ended is None or not is_deferral_timeout(ended.__cause__):
+                raise
+        event = {"timed_out": True, "trouble": "no triggerer has looked after it"}
+        return super().resume_execution("resume", {"event": event}, context)
+
     def resume(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Look again after the triggerer has woken the task.
 
@@ -144,7 +159,9 @@ class SignalSensor(BaseSensorOperator):
             poll_interval=self.poke_interval,
             incremental_conn_id=self.incremental_conn_id,
         )
-        return TaskDeferred(trigger=trigger, method_name="resume")
+        # Where no triggerer runs, or all are full, nobody else would end the wait.
+        left = max(until - dt.datetime.now(UTC), dt.timedelta(0))
+        return TaskDeferred(trigger=trigger, method_name="resume", timeout=left + _GRACE)
 
     def _wait_here(self, context: Context) -> Any:
         try:
@@ -197,7 +214,7 @@ class SignalSensor(BaseSensorOperator):
 
     def _gives_up(self, trouble: str) -> Exception:
         found = f"no signals that fit were there after {self.timeout:g} seconds: {self.signals}"
-        return AirflowSensorTimeout(f"{found}. The last look failed: {trouble}" if trouble else found)
+        return AirflowSensorTimeout(f"{found}. What was wrong in the end: {trouble}" if trouble else found)
 
 
 @attrs.frozen(kw_only=True)

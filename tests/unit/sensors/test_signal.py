@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, task
 
+from airflow_incremental.compat import AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.signal_values import as_timestamp
 from airflow_incremental.core.signals import SignalDependency, ge, lt
 from airflow_incremental.sensors.signal import SignalSensor
+from airflow_incremental.store.database import Store
+from airflow_incremental.store.waits import find_waits
+from tests.support.stores import say
 
 
 def make(**arguments: Any) -> SignalSensor:
@@ -64,6 +72,67 @@ def test_what_other_tasks_say_is_left_to_the_task() -> None:
     with DAG("d", schedule=None):
         gate = make(name="a", match={"hour": ge(elsewhere())})
     assert gate.upstream_task_ids == {"elsewhere"}
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """An empty store, behind the default connection."""
+    file = tmp_path / "signals.db"
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps({"conn_type": "sqlite", "host": str(file)}))
+    opened = Store.open(f"sqlite:///{file}")
+    yield opened
+    opened.close()
+
+
+def context() -> Any:
+    ti = SimpleNamespace(dag_id="d", run_id="r", task_id="gate", map_index=-1, try_number=1, max_tries=2)
+    return {"ti": ti, "dag_run": SimpleNamespace(clear_number=0)}
+
+
+def deferred(gate: SignalSensor) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as raised:
+        gate.execute(context())
+    return raised.value
+
+
+@pytest.mark.usefixtures("store")
+def test_airflow_ends_a_wait_that_no_triggerer_does() -> None:
+    gate = make(name="a", timeout=3600)
+    first = deferred(gate)
+    assert dt.timedelta(hours=1) < (first.timeout or dt.timedelta(0)) < dt.timedelta(hours=1, minutes=2)
+    with pytest.raises(TaskDeferred) as again:  # what woke it is gone
+        gate.resume(context(), {"until": (dt.datetime.now(dt.timezone.utc) - dt.timedelta(hours=1)).isoformat()})
+    assert dt.timedelta(0) < (again.value.timeout or dt.timedelta(0)) < dt.timedelta(minutes=2)
+
+
+#: What Airflow resumes a task with whose deferral lasted too long.
+TOO_LONG = ("__fail__", {"error": "Trigger timeout"})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ends"), [({}, AirflowSensorTimeout), ({"soft_fail": True}, AirflowSkipException)]
+)
+def test_a_wait_that_airflow_has_ended_is_over(store: Store, arguments: dict[str, Any], ends: type[Exception]) -> None:
+    gate = make(name="a", **arguments)
+    deferred(gate)
+    with pytest.raises(ends):
+        gate.resume_execution(*TOO_LONG, context())
+    with store.read() as conn:
+        assert [wait.state for wait in find_waits(conn)] == ["timed_out"]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"soft_fail": True}])
+def test_a_wait_that_airflow_has_ended_gets_a_last_look(store: Store, arguments: dict[str, Any]) -> None:
+    gate = make(name="a", **arguments)
+    deferred(gate)
+    say(store, "a")
+    (released,) = gate.resume_execution(*TOO_LONG, context())
+    assert (released["name"], released["seq"]) == ("a", 1)
+
+
+def test_a_trigger_that_failed_is_no_timeout() -> None:
+    with pytest.raises(Exception, match="Trigger failure"):
+        make(name="a").resume_execution("__fail__", {"error": "Trigger failure"}, context())
 
 
 def test_it_waits_in_the_triggerer_every_five_seconds_and_in_a_worker_every_minute() -> None:
