@@ -178,7 +178,7 @@ wait = Table(
         "id",
         String(32),
         primary_key=True,
-        comment="of the wait; the same for all tries of a task in one clear of its run",
+        comment="of the wait; the same for all tries of a task until it is cleared",
     ),
     Column("dependencies", Json, nullable=False, comment="the signals that are waited for, with conditions and joins"),
     Column("state", String(16), nullable=False, comment="open, released, bypassed, timed_out or canceled"),

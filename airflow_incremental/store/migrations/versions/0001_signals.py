@@ -70,7 +70,7 @@ def upgrade() -> None:
             "id",
             sa.String(length=32),
             nullable=False,
-            comment="of the wait; the same for all tries of a task in one clear of its run",
+            comment="of the wait; the same for all tries of a task until it is cleared",
         ),
         sa.Column(
             "dependencies", JSON, nullable=False, comment="the signals that are waited for, with conditions and joins"
