@@ -22,6 +22,8 @@ from airflow_incremental.store.subscriptions import subscribe
 from airflow_incremental.store.waits import find_wait, open_wait, release, wait_id
 from tests.support.stores import TASK, say
 
+WEEK = dt.timedelta(days=7)
+
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
@@ -119,7 +121,7 @@ def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
         identity,
         read_dependencies([{"name": "fact", "match": {"hour": ge(6)}, "join": ["day"]}]),
         TASK,
-        timeout=dt.timedelta(days=7),
+        timeout=WEEK,
     )
 
     (shown,) = line.json("signals", "waits", "--json")
@@ -136,7 +138,7 @@ def test_waits_are_shown_and_bypassed_by_task(line: Line, store: Store) -> None:
 
 def test_what_is_waited_for_is_shown_as_people_write_it(line: Line, store: Store) -> None:
     match = {"hour": ge(as_timestamp("2023-09-14T06:00:00Z")), "region": in_(["eu", "us"])}
-    wait = open_wait(store, "w", read_dependencies([{"name": "fact", "match": match}]), TASK)
+    wait = open_wait(store, "w", read_dependencies([{"name": "fact", "match": match}]), TASK, timeout=WEEK)
 
     (shown,) = line.json("signals", "waits", "--json")
     assert shown["waits_for"] == ["fact where hour >= 2023-09-14T06:00:00+00:00 and region in eu, us"]
@@ -146,7 +148,7 @@ def test_what_is_waited_for_is_shown_as_people_write_it(line: Line, store: Store
 def test_no_wait_is_left_out_without_a_word(line: Line, store: Store) -> None:
     for index in range(3):
         task = attrs.evolve(TASK, map_index=index)
-        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task)
+        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task, timeout=WEEK)
     assert [one["map_index"] for one in line.json("signals", "waits", "--json", "--limit", "2")] == [2, 1]
     assert "more than the 2 newest" in line.err
     assert len(line.json("signals", "waits", "--json", "--limit", "3")) == 3
@@ -160,7 +162,7 @@ def test_a_mapped_task_is_bypassed_however_many_wait_after_it(
     monkeypatch.setattr(waits, "find_waits", lambda conn, **given: found(conn, **({"limit": 2} | given)))
     for index in range(3):
         task = attrs.evolve(TASK, map_index=index)
-        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task)
+        open_wait(store, wait_id(task, max_tries=0), read_dependencies([{"name": "fact"}]), task, timeout=WEEK)
     named = ("--dag-id", "dag", "--run-id", "run", "--task-id", "task", "--map-index", "0")
     assert "bypassed by anna" in line("signals", "bypass", *named, "--by", "anna", "--reason", "late")
 
@@ -170,7 +172,7 @@ def test_who_has_no_name_is_asked_for_one(line: Line, store: Store, monkeypatch:
         raise KeyError("getpwuid(): uid not found: 54321")
 
     monkeypatch.setattr(getpass, "getuser", nobody)
-    open_wait(store, "w", read_dependencies([{"name": "fact"}]), TASK)
+    open_wait(store, "w", read_dependencies([{"name": "fact"}]), TASK, timeout=WEEK)
     assert "say it with --by" in line("signals", "bypass", "w", "--reason", "late", code=1)
 
 
@@ -204,7 +206,7 @@ def test_upgrade_names_the_store(line: Line, store: Store) -> None:
 def test_lineage_follows_a_signal_down_and_up(line: Line, store: Store) -> None:
     emitted = say(store, "fact", hour=6).signal
     identity = wait_id(TASK, max_tries=0)
-    open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK, timeout=dt.timedelta(days=7))
+    open_wait(store, identity, read_dependencies([{"name": "fact"}]), TASK, timeout=WEEK)
     release(store, identity, [emitted])
 
     assert f"wait {identity} released, dag run task" in line("signals", "lineage", "fact", "1")

@@ -100,8 +100,8 @@ def test_texts_are_read_as_what_they_are_compared_with() -> None:
         (2**63, "64 bits"),
         ("x" * (STRING_LIMIT + 1), "513 characters"),
         ("a\0b", "without NUL"),
-        (dt.datetime(1, 1, 1, 4, tzinfo=EAST), "year in UTC"),
-        (as_timestamp("9999-12-31T23:00:00-05:00"), "year in UTC"),
+        (dt.datetime(1, 1, 1, 4, tzinfo=EAST), "1 to 9999 in UTC"),
+        (as_timestamp("9999-12-31T23:00:00-05:00"), "1 to 9999 in UTC"),
     ],
 )
 def test_what_is_no_value_is_refused(value: Any, message: str) -> None:
