@@ -12,7 +12,8 @@ from functools import cache
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import JSON, Connection, bindparam, cast, func, insert, select, true, update
+from sqlalchemy.dialects import postgresql
 
 from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signal_values import Kind, Value, encode, kind_of, plain_value, read_as
@@ -85,73 +86,111 @@ def emit(store: Store, emission: Emission) -> Emitted:
 
 def emit_on(conn: Connection, emission: Emission) -> Emitted:
     """Emit a signal in the caller's transaction."""
-    name_id, seq, kinds = _next(conn, emission.name)
+    name_id, kinds = _look_up(conn, emission.name)
     if not emission.params.keys() <= kinds.keys():
-        kinds = {row.param: row.kind for row in conn.execute(_KINDS, {"of": name_id})}
+        kinds = _kinds_under_lock(conn, name_id)
     fixed = {key: kind_of(value) for key, value in emission.params.items() if key not in kinds}
     params = {
         key: read_as((kinds | fixed)[key], value, what=f"parameter {key!r} of signal {emission.name!r}")
         for key, value in emission.params.items()
     }
+    # Of the values as they are kept: a text and the time that it was read as are one fact.
+    identity = emission.request_id or identity_of(emission.name, params)
+    row = {
+        "name_id": name_id,
+        "identity": identity,
+        "params": {key: plain_value(value) for key, value in params.items()},
+        "payload": None if emission.payload is None else json.loads(emission.payload),
+        **attrs.asdict(emission.emitter),
+    }
+    put = _put(conn, row, {key: encode(value) for key, value in params.items()})
+    if put is None:
+        conn.execute(_SET_BACK, {"of": name_id})
+        return Emitted(signal=one_signal(conn, name_id, identity), new=False)
+    seq, created_at = put
     said = Signal(
         name=emission.name,
         seq=seq,
-        # Of the values as they are kept: a text and the time that it was read as are one fact.
-        identity=emission.request_id or identity_of(emission.name, params),
+        identity=identity,
         params=params,
-        payload=None if emission.payload is None else json.loads(emission.payload),
-        created_at=dt.datetime.now(UTC),
+        payload=row["payload"],
+        created_at=created_at,
         emitter=emission.emitter,
     )
-    row = {
-        "name_id": name_id,
-        "seq": seq,
-        "identity": said.identity,
-        "params": {key: plain_value(value) for key, value in params.items()},
-        "payload": said.payload,
-        "created_at": said.created_at,
-        **attrs.asdict(emission.emitter),
-    }
-    if conn.execute(insert_or_leave(conn, signal), row).rowcount == 0:
-        conn.execute(_SET_BACK, {"of": name_id})
-        return Emitted(signal=one_signal(conn, name_id, said.identity), new=False)
     # Only now: what is no signal fixes no kind.
     if fixed:
         conn.execute(_FIX, [{"name_id": name_id, "param": key, "kind": kind} for key, kind in fixed.items()])
-    if params:
-        conn.execute(
-            _PARAMS,
-            [{"name_id": name_id, "seq": seq, "param": key, "value": encode(value)} for key, value in params.items()],
-        )
     give(conn)
     return Emitted(signal=said, new=True)
 
 
 # Statements are made once: to make one takes longer than to execute it.
-_NAMED = update(signal_name).where(signal_name.c.name == bindparam("of")).values(last_seq=signal_name.c.last_seq + 1)
+_COUNT_UP = (
+    update(signal_name)
+    .where(signal_name.c.id == bindparam("name_id"))
+    .values(last_seq=signal_name.c.last_seq + 1)
+    .returning(signal_name.c.last_seq)
+)
 _SET_BACK = update(signal_name).where(signal_name.c.id == bindparam("of")).values(last_seq=signal_name.c.last_seq - 1)
+_LOCK = select(signal_name.c.id).where(signal_name.c.id == bindparam("of")).with_for_update()
 _KINDS = select(signal_kind.c.param, signal_kind.c.kind).where(signal_kind.c.name_id == bindparam("of"))
 _FIX = insert(signal_kind)
 _PARAMS = insert(signal_param)
 
 
 @cache
-def _count_up(dialect: str) -> Any:
+def _named(dialect: str) -> Any:
     kinds = select(object_of(dialect, signal_kind.c.param, signal_kind.c.kind))
     kinds = kinds.where(signal_kind.c.name_id == signal_name.c.id).correlate(signal_name)
-    return _NAMED.returning(signal_name.c.id, signal_name.c.last_seq, kinds.scalar_subquery())
+    return select(signal_name.c.id, kinds.scalar_subquery()).where(signal_name.c.name == bindparam("of"))
 
 
-def _next(conn: Connection, name: str) -> tuple[int, int, dict[str, Kind]]:
-    """Lock the name; return its id, the next place, and the kinds of its parameters.
-
-    Whoever had to wait for the lock may miss kinds that were fixed meanwhile: of what it reads, PostgreSQL reads anew only the row
-    that it locks.
-    """
-    count_up = _count_up(conn.dialect.name)
-    found = conn.execute(count_up, {"of": name}).first()
+def _look_up(conn: Connection, name: str) -> tuple[int, dict[str, Kind]]:
+    """Return a name's id and the kinds of its parameters, which do not change once they are there."""
+    named = _named(conn.dialect.name)
+    found = conn.execute(named, {"of": name}).first()
     if found is None:
         conn.execute(insert_or_leave(conn, signal_name), {"name": name, "last_seq": 0})
-        found = conn.execute(count_up, {"of": name}).one()
-    name_id, seq, kinds = found
-    return name_id, seq, kinds or {}
+        found = conn.execute(named, {"of": name}).one()
+    name_id, kinds = found
+    return name_id, kinds or {}
+
+
+def _put_at_once() -> Any:
+    counted = _COUNT_UP.cte("counted")
+    given = {c.name: bindparam(c.name, type_=c.type) for c in signal.c if c.name not in ("seq", "created_at")}
+    said = postgresql.insert(signal).from_select(
+        [*given, "seq", "created_at"], select(*given.values(), counted.c.last_seq, func.clock_timestamp())
+    )
+    put = said.on_conflict_do_nothing().returning(signal.c.seq, signal.c.created_at).cte("put")
+    each = func.json_each_text(cast(bindparam("encoded", type_=JSON), JSON)).table_valued("key", "value")
+    rows = select(given["name_id"], put.c.seq, each.c.key, each.c.value).select_from(put.join(each, true()))
+    params = insert(signal_param).from_select(["name_id", "seq", "param", "value"], rows).cte("with_params")
+    return select(put.c.seq, put.c.created_at).add_cte(params)
+
+
+_PUT = _put_at_once()
+
+
+def _put(conn: Connection, row: dict[str, Any], params: Mapping[str, str]) -> tuple[int, dt.datetime] | None:
+    """Lock the name, count it up, and insert a signal with its encoded parameters; return its seq and time, None if it was there.
+
+    In PostgreSQL it is one statement, because the name is locked from there to the end of the transaction. The time is that of the
+    database there, taken under the lock, so that times are in the order of ``seq``.
+    """
+    if conn.dialect.name == "postgresql":
+        found = conn.execute(_PUT, {**row, "encoded": params}).first()
+        return None if found is None else (found.seq, found.created_at)
+    seq, now = conn.execute(_COUNT_UP, {"name_id": row["name_id"]}).scalar_one(), dt.datetime.now(UTC)
+    if conn.execute(insert_or_leave(conn, signal), {**row, "seq": seq, "created_at": now}).rowcount == 0:
+        return None
+    if params:
+        of = {"name_id": row["name_id"], "seq": seq}
+        conn.execute(_PARAMS, [{**of, "param": key, "value": value} for key, value in params.items()])
+    return seq, now
+
+
+def _kinds_under_lock(conn: Connection, name_id: int) -> dict[str, Kind]:
+    """Lock a name, so that nobody else fixes kinds of its parameters meanwhile, and return those that are fixed."""
+    conn.execute(_LOCK, {"of": name_id})
+    return {row.param: row.kind for row in conn.execute(_KINDS, {"of": name_id})}

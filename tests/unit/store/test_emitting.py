@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from random import Random
 from typing import Any
 
@@ -208,3 +208,31 @@ def test_many_at_once_are_in_order_without_gaps_and_no_follower_misses_one(store
 
     assert sum(new) == len(names) * per_name
     assert all(sorted(found) == list(range(per_name)) for found in seen.values())
+
+
+@pytest.mark.parametrize(("first", "second"), [("six", 6), (6, "six")])
+def test_who_has_to_wait_for_a_name_sees_what_was_fixed_meanwhile(store: Store, first: Any, second: Any) -> None:
+    say(store, "fact", region="eu")
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as conn:
+            emit_on(conn, Emission.read("fact", {"hour": first}, emitter=TASK))
+            waiting = pool.submit(say, store, "fact", hour=second)
+            assert not wait([waiting], timeout=0.5).done
+        with pytest.raises(ArgumentError, match="hour"):
+            waiting.result(timeout=30)
+    assert say(store, "fact", region="us").signal.seq == 3, "what was refused left no gap"
+
+
+def test_who_has_to_wait_for_a_name_is_dated_when_it_is_his_turn(store: Store) -> None:
+    say(store, "fact", n=0)
+    with ThreadPoolExecutor(1) as pool:
+        with store.write() as conn:
+            earlier = emit_on(conn, Emission.read("fact", {"n": 1}, emitter=TASK)).signal
+            waiting = pool.submit(say, store, "fact", n=2)
+            assert not wait([waiting], timeout=0.5).done
+            over = dt.datetime.now(UTC)
+        later = waiting.result(timeout=30).signal
+    assert (earlier.seq, later.seq) == (2, 3)
+    assert earlier.created_at < over < later.created_at
+    with store.read() as conn:
+        assert [s.created_at for s in since(conn, {"fact": 1}, limit=9)] == [earlier.created_at, later.created_at]
