@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import attrs
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.ranges import UTC
@@ -229,16 +229,12 @@ def _match(conn: Connection, found: Row[Any], touched: Sequence[str], width: int
             .where(candidate.c.subscription_id == found.id, candidate.c.join_value.in_(values))
             .cte("ranked")
         )
-        complete = (
-            select(ranked.c.join_value, ranked.c.turn)
-            .group_by(ranked.c.join_value, ranked.c.turn)
-            .having(func.count() == width)
-            .cte("complete")
-        )
+        parts_of_turn = func.count().over(partition_by=(ranked.c.join_value, ranked.c.turn))
+        counted = select(ranked, parts_of_turn.label("parts")).cte("counted")
         rows = conn.execute(
-            select(ranked)
-            .join(complete, (complete.c.join_value == ranked.c.join_value) & (complete.c.turn == ranked.c.turn))
-            .order_by(ranked.c.join_value, ranked.c.turn, ranked.c.position)
+            select(counted)
+            .where(counted.c.parts == width)
+            .order_by(counted.c.join_value, counted.c.turn, counted.c.position)
         ).all()
         sets += [list(rows[i : i + width]) for i in range(0, len(rows), width)]
     if not sets:
@@ -259,14 +255,10 @@ def _match(conn: Connection, found: Row[Any], touched: Sequence[str], width: int
         for row in rows
     ]
     conn.execute(insert(match_signal), parts)
-    conn.execute(
-        delete(candidate).where(
-            candidate.c.subscription_id == found.id,
-            candidate.c.position == bindparam("of_position"),
-            candidate.c.seq == bindparam("of_seq"),
-        ),
-        [{"of_position": part["position"], "of_seq": part["seq"]} for part in parts],
-    )
+    for position in range(width):
+        for seqs in chunks([rows[position].seq for rows in sets]):
+            used = (candidate.c.position == position) & candidate.c.seq.in_(seqs)
+            conn.execute(delete(candidate).where(candidate.c.subscription_id == found.id, used))
     return len(sets)
 
 
