@@ -139,10 +139,11 @@ def bypass(store: Store, identity: str, *, by: str, reason: str) -> Wait:
     :raises ArgumentError: there is no such wait, or it is over.
     """
     for what, text, limit in (("author", by, _BY_LIMIT), ("reason", reason, _REASON_LIMIT)):
-        if not text.strip() or len(text) > limit or "\0" in text:
+        # What a terminal hands over that is no text is halves of surrogate pairs, which no database takes.
+        if not text.strip() or len(text) > limit or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
             raise ArgumentError(
                 f"the {what} of a bypass is {text[:80]!r}, of {len(text)} characters",
-                expected=f"who does it, and why, for whoever asks later, in 1 to {limit:,} characters",
+                expected=f"who does it, and why, for whoever asks later, in 1 to {limit:,} characters of text",
             )
 
     def work(conn: Connection) -> Wait:

@@ -111,6 +111,7 @@ def test_a_bypass_says_who_and_why_and_of_what(store: Store) -> None:
     with pytest.raises(ArgumentError, match="there is no wait nowhere"):
         bypass(store, "nowhere", by="anna", reason="why not")
     for by, reason in (
+        ("anna", "what a terminal made of no text: \udcff"),
         ("anna", " "),
         ("", "why not"),
         ("anna" * 200, "why not"),
