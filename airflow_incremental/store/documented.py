@@ -8,6 +8,7 @@ from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
 from airflow_incremental.store.schema import metadata
+from airflow_incremental.store.views import VIEWS
 
 _HEAD = """# The store
 
@@ -44,10 +45,13 @@ the last commits, not their order.
 -- how far everything is, and what came last
 SELECT process, target, complete_through, published_at FROM incremental_process ORDER BY complete_through;
 
--- what the loads of a day did, how long they took, and how many of their rows were late
-SELECT process, session, state, rows, late_rows, verdict, published_at - planned_at AS took, dag_id, run_id
+-- what the loads of a day did, from when to when, and how many of their rows were late
+SELECT process, session, state, rows, late_rows, verdict, planned_at, published_at, dag_id, run_id
 FROM incremental_session WHERE planned_at >= '2024-03-01' ORDER BY planned_at;
 ```
+
+Times are UTC: `timestamptz` in PostgreSQL; in SQLite, which has no times, text that sorts as they do, to be subtracted by
+`julianday(published_at) - julianday(planned_at)`, in days.
 
 A load whose store does not answer goes on, with a warning; the gap is filled by `airflow-incremental store rebuild TABLE ...`
 (or `--namespace NAMESPACE`), which asks the targets: published sessions as far as their snapshots or earlier metadata tell,
@@ -55,9 +59,9 @@ open and failed ones, watermarks. What only the log knew (plans of sessions that
 tables. Rows that were made this way say so (`rebuilt`).
 
 A publish is also a signal. If its store was configured and does not take it, the task fails and is tried again; what was
-published stays, and whatever was left unsaid, the next plan of the process says. Where nobody configured a store, a warning is
-all. A new store gets the signals of all publishes that the target still tells of. `incremental_conn_id=None` keeps no log and
-emits nothing.
+published stays, and whatever was left unsaid, the next session of the process says, before its own publish. Where nobody
+configured a store, a warning is all. A new store gets the signals of all publishes that the target still tells of.
+`incremental_conn_id=None` keeps no log and emits nothing.
 
 ## Tables
 
@@ -66,7 +70,9 @@ emits nothing.
 
 def document() -> str:
     """Return the page."""
-    return _HEAD + "\n".join(_table(table) for table in metadata.sorted_tables)
+    tables = "\n".join(_table(table) for table in metadata.sorted_tables)
+    views = "".join(f"### {name}\n\n{comment}\n\n" for name, (comment, _) in VIEWS.items())
+    return f"{_HEAD}{tables}\n## Views\n\n{views}".rstrip() + "\n"
 
 
 def _table(table: Table) -> str:
