@@ -99,8 +99,12 @@ class SignalSensor(BaseSensorOperator):
         """Look into history, and wait if it is not there."""
         if not self.deferrable:
             return self._wait_here(context)
-        with failing_softly(self), failing_for_good():
-            look = self._look(context)
+        try:
+            with failing_softly(self), failing_for_good():
+                look = self._look(context)
+        except AirflowSkipException:
+            self._close(context, "canceled")  # no other try follows
+            raise
         if look.released is not None:
             return look.released
         raise self._deferred(look, dt.datetime.now(UTC) + dt.timedelta(seconds=self.timeout))
@@ -167,9 +171,8 @@ class SignalSensor(BaseSensorOperator):
         try:
             return super().execute(context)
         except (AirflowSensorTimeout, AirflowSkipException) as error:
-            # A skip that has a cause is a failure turned soft; a later try may still use the wait.
-            if error.__cause__ is None:
-                self._close(context, "timed_out")
+            # A skip that has a cause is a failure turned soft. Neither is followed by another try.
+            self._close(context, "timed_out" if error.__cause__ is None else "canceled")
             raise
 
     def _look(self, context: Context) -> _Look:

@@ -192,6 +192,17 @@ def test_a_gate_that_can_never_open_is_not_waited_for(
     assert [wait.state for wait in waits_of(store, dag_id)] == ["canceled"]
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_gate_that_never_fails_leaves_no_wait_behind_when_the_store_does(
+    dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setattr(searching, "find_gate", FailsOnce(searching.find_gate, StoreError("down")))
+    with new_dag(dag_id) as dag:
+        SignalSensor(task_id="gate", name="a", deferrable=deferrable, never_fail=True, **SOON)
+    assert run_dag(dag).tasks == {"gate": "skipped"}
+    assert [wait.state for wait in waits_of(store, dag_id)] == ["canceled"]
+
+
 def test_a_triggerer_that_sees_another_store_cancels_the_wait(
     dag_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
