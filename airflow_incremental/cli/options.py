@@ -138,7 +138,12 @@ def _text(value: Any) -> str:
     if isinstance(value, dt.datetime):
         return value.isoformat(timespec="seconds")
     if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in KINDS:
-        return str(next(iter(value.values())))
+        return in_line(str(next(iter(value.values()))))
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_text(v)}" for name, v in value.items())
-    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else str(value)
+    return ", ".join(map(_text, value)) if isinstance(value, (list, tuple)) else in_line(str(value))
+
+
+def in_line(text: str) -> str:
+    """Return a text as one line, with what would move a terminal's cursor written out: values are whatever somebody emitted."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -13,6 +13,7 @@ from airflow_incremental.cli.options import (
     STORE_CONN,
     AsJson,
     StoreConn,
+    in_line,
     open_store,
     read_json,
     read_pairs,
@@ -192,4 +193,4 @@ def lineage(
 
     with open_store(conn_id).read() as conn:
         found = follow(conn, name, seq, direction="up" if up else "down", depth=depth)
-    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(found.describe()))
+    typer.echo(json.dumps(found.to_json(), indent=2) if as_json else "\n".join(map(in_line, found.describe())))

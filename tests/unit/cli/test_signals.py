@@ -198,6 +198,14 @@ def test_names_are_shown_as_they_are(line: Line) -> None:
     assert "'x:warning:'" in line("signals", "lineage", "x:warning:", "1", code=1)
 
 
+@pytest.mark.usefixtures("store")
+def test_a_value_is_shown_in_its_line_whatever_it_is(line: Line) -> None:
+    line("signals", "emit", "fact", "-p", "note=a\nb\x1b[2J\u00fc")
+    shown = r"note=a\nb\x1b[2J" + "\u00fc"
+    for arguments in (("signals", "list"), ("signals", "lineage", "fact", "1")):
+        assert shown in line(*arguments)
+
+
 def test_upgrade_names_the_store(line: Line, store: Store) -> None:
     say(store, "fact")
     assert store.store_id in line("store", "upgrade")
