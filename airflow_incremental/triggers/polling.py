@@ -6,14 +6,14 @@ import asyncio
 import contextvars
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
 
-from airflow_incremental.core.errors import IncrementalError
+from airflow_incremental.core.errors import IncrementalError, StoreError
 from airflow_incremental.core.signal_index import SignalIndex
 from airflow_incremental.triggers.threads import in_thread_of
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from airflow_incremental.store.hints import Listener
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 #: Signals read by one query. More are read by further ones at once.
 PAGE = 1_000
 #: Seconds between two looks, at least, however many hints come and however short an interval is asked for.
 PAUSE = 0.1
+#: Seconds that the store has for an answer.
+PATIENCE = 60.0
 #: Seconds of the event loop at a stretch.
 SHARE = 0.02
 
@@ -194,7 +197,7 @@ class Poller:
     async def _look(self) -> bool:
         """Read one page of new signals, wake those they concern, and say whether there may be more."""
         asked = dict(self._places)
-        signals = await in_thread_of(self._store.store_id, self._read, asked)
+        signals = await self._patiently(in_thread_of(self._store.store_id, self._read, asked))
         read: dict[str, int] = {}
         for signal in signals:
             read[signal.name] = signal.seq
@@ -205,6 +208,20 @@ class Poller:
                 self._places[name] = seq
         await self._wake(signals)
         return len(signals) == PAGE
+
+    async def _patiently(self, asked: Awaitable[T]) -> T:
+        """Return an answer of the store, unless it takes too long: a connection that leads nowhere is not closed for hours.
+
+        Its thread is left to it. The next look has another one, and another connection.
+        """
+        try:
+            return await asyncio.wait_for(asked, PATIENCE)
+        except asyncio.TimeoutError:
+            raise StoreError(
+                f"the store at {self._store.where} has not answered for {PATIENCE:g} seconds",
+                expected="a database that answers",
+                hint="see that it is up, that this machine reaches it, and whether it is overloaded",
+            ) from None
 
     async def _wake(self, signals: Sequence[Signal]) -> None:
         """Wake all whom signals concern; many signals for many who wait take seconds, which are shared with other triggers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -234,6 +235,34 @@ def test_an_outage_is_told_of_once_and_nothing_is_lost(
         "could not look for new signals; looking again later: the store is down.",
         f"the store at {store.where} answers again",
     ]
+
+
+def test_a_query_that_hangs_is_not_waited_for_for_ever(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(polling, "PATIENCE", 0.2)
+    hanging = threading.Event()
+
+    async def scene() -> set[int]:
+        poller = Poller.of(store)
+        read, asked = poller._read, list[object]()
+
+        def hangs_twice(places: Any) -> Any:
+            asked.append(places)
+            if len(asked) <= 2:
+                hanging.wait(60)
+            return read(places)
+
+        monkeypatch.setattr(poller, "_read", hangs_twice)
+        with poller.waiting([on("a")], {}, interval=INTERVAL) as one:
+            say(store, "a")
+            try:
+                return await fitted(one)
+            finally:
+                hanging.set()
+
+    assert asyncio.run(scene()) == {0}
+    assert "has not answered for 0.2 seconds" in caplog.text
 
 
 def test_an_error_that_nobody_expected_does_not_end_the_poll(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
