@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_incremental.compat import HITLTrigger
 from airflow_incremental.operators.runtime import catalog_of
-from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.threads import in_time
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -75,8 +75,8 @@ class ApprovalTrigger(HITLTrigger):
         while True:
             try:
                 if catalog is None:
-                    catalog = await in_thread_of(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
-                if not await in_thread_of(self.iceberg_conn_id, self._holds_lock, catalog):
+                    catalog = await in_time(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
+                if not await in_time(self.iceberg_conn_id, self._holds_lock, catalog):
                     return
             except Exception:
                 log.warning("could not look at session %s; looking again later", self.session, exc_info=True)

@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_incremental.core.plan import Owner
 from airflow_incremental.operators.runtime import catalog_of, run_is_over
-from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.threads import in_time
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -69,8 +69,8 @@ class SessionOverTrigger(BaseTrigger):
                     yield self._event("its run is over")
                     return
                 if catalog is None:
-                    catalog = await in_thread_of(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
-                if why := await in_thread_of(self.iceberg_conn_id, self._may_go_on, catalog):
+                    catalog = await in_time(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
+                if why := await in_time(self.iceberg_conn_id, self._may_go_on, catalog):
                     yield self._event(why)
                     return
             except Exception:

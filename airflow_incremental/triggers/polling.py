@@ -15,7 +15,7 @@ import attrs
 
 from airflow_incremental.core.errors import IncrementalError, StoreError
 from airflow_incremental.core.signal_index import SignalIndex
-from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.threads import in_thread_of, leave_threads_of
 
 if TYPE_CHECKING:
     from airflow_incremental.core.signals import Signal, SignalDependency
@@ -212,11 +212,12 @@ class Poller:
     async def _patiently(self, asked: Awaitable[T]) -> T:
         """Return an answer of the store, unless it takes too long: a connection that leads nowhere is not closed for hours.
 
-        Its thread is left to it. The next look has another one, and another connection.
+        Its thread is left to it. The next look has others, and another connection.
         """
         try:
             return await asyncio.wait_for(asked, PATIENCE)
         except asyncio.TimeoutError:
+            leave_threads_of(self._store.store_id)
             raise StoreError(
                 f"the store at {self._store.where} has not answered for {PATIENCE:g} seconds",
                 expected="a database that answers",

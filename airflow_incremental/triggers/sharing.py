@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import attrs
 
 from airflow_incremental.operators.runtime import catalog_of
-from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.threads import in_time
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -48,7 +48,7 @@ class Look:
         """Return ``question(table, *arguments)``, worked out in a thread, once for all that ask the same of this look."""
         key = (question, *arguments)
         if key not in self._answers:
-            self._answers[key] = asyncio.ensure_future(in_thread_of(self._catalog, question, self.table, *arguments))
+            self._answers[key] = asyncio.ensure_future(in_time(self._catalog, question, self.table, *arguments))
         # Shielded: one that stops waiting takes nothing away from the others.
         answer: Answer = await asyncio.shield(self._answers[key])
         return answer
@@ -85,8 +85,8 @@ class SharedTable:
         at = asyncio.get_running_loop().time()
         try:
             if self._catalog is None:
-                self._catalog = await in_thread_of(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
-            table = await in_thread_of(self.iceberg_conn_id, _find, self._catalog, self.identifier)
+                self._catalog = await in_time(self.iceberg_conn_id, catalog_of, self.iceberg_conn_id)
+            table = await in_time(self.iceberg_conn_id, _find, self._catalog, self.identifier)
             return Look(table=table, at=at, catalog=self.iceberg_conn_id)
         except Exception:
             self._catalog = None  # the connection may be another by the next look

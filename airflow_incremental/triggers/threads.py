@@ -5,6 +5,7 @@ asyncio has a handful of threads for all of a triggerer, asgiref a single one. A
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -14,6 +15,8 @@ from asgiref.sync import sync_to_async
 P = ParamSpec("P")
 T = TypeVar("T")
 
+#: Seconds that a catalog has for an answer: a connection that leads nowhere any more may never be closed.
+PATIENCE = 300.0
 #: Questions that one catalog or store is asked at once.
 _AT_ONCE = 6
 
@@ -29,3 +32,21 @@ async def in_thread_of(whom: str, work: Callable[P, T], *arguments: P.args, **na
     """
     threads = _THREADS.setdefault(whom, ThreadPoolExecutor(_AT_ONCE, thread_name_prefix=f"incremental-{whom}"))
     return await sync_to_async(work, thread_sensitive=False, executor=threads)(*arguments, **named)
+
+
+async def in_time(whom: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Do work in one of the threads of a catalog, and give up what hangs.
+
+    :raises TimeoutError: it took too long. (In Python 3.10 it is that of ``asyncio``.)
+    """
+    try:
+        return await asyncio.wait_for(in_thread_of(whom, work, *arguments, **named), PATIENCE)
+    except asyncio.TimeoutError:
+        leave_threads_of(whom)
+        raise asyncio.TimeoutError(f"no answer in {PATIENCE:g} seconds") from None
+
+
+def leave_threads_of(whom: str) -> None:
+    """Leave the threads of a catalog or store to what hangs in them: who asks next gets others."""
+    if (threads := _THREADS.pop(whom, None)) is not None:
+        threads.shutdown(wait=False)

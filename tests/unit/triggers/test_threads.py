@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from asgiref.sync import async_to_sync
 from airflow_incremental.core.signals import SignalDependency
 from airflow_incremental.hooks.store import IncrementalStoreHook
 from airflow_incremental.store.database import Store
-from airflow_incremental.triggers import sharing
+from airflow_incremental.triggers import sharing, threads
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.sharing import looks
 from airflow_incremental.triggers.threads import in_thread_of
@@ -67,6 +68,39 @@ def test_a_catalog_that_hangs_keeps_nobody_waiting_for_others(
                 task.cancel()
 
     assert asyncio.run(scene()) == {0}
+
+
+@pytest.mark.parametrize("hangs", ["catalog_of", "_find", "question"])
+def test_what_hangs_is_asked_again_of_others(monkeypatch: pytest.MonkeyPatch, hangs: str) -> None:
+    monkeypatch.setattr(threads, "PATIENCE", 0.3)
+    go_on, asked = threading.Event(), list[str]()
+
+    def answer(what: str) -> Any:
+        asked.append(what)
+        if what == hangs and asked.count(what) <= HANGING:
+            go_on.wait(60)
+        return SimpleNamespace()
+
+    monkeypatch.setattr(sharing, "catalog_of", lambda _: answer("catalog_of"))
+    monkeypatch.setattr(sharing, "_find", lambda *_: answer("_find"))
+
+    def question(_table: Any) -> bool:
+        return bool(answer("question"))
+
+    async def answered(table: str) -> bool:
+        async for look in looks("lake", table, 0.05):
+            with suppress(asyncio.TimeoutError):
+                return await look.ask(question)
+        return False
+
+    async def scene() -> list[bool]:
+        try:
+            waiting = [answered(f"n.t{number}") for number in range(HANGING)]
+            return await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        finally:
+            go_on.set()
+
+    assert asyncio.run(scene()) == [True] * HANGING
 
 
 def test_there_is_a_way_back_to_the_loop_as_airflow_3_1_takes_it() -> None:
