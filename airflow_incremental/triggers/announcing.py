@@ -14,7 +14,7 @@ from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.stores import open_store
-from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.threads import in_time
 
 if TYPE_CHECKING:
     from airflow_incremental.store.database import Store
@@ -92,11 +92,11 @@ class Announcer:
         return await open_store(self._conn_id, None, interval=self._interval, tell=self._tell)
 
     async def _ask(self, work: Callable[[Store], T]) -> T:
-        """Do work on the store in a thread, again and again until it succeeds."""
+        """Do work on the store in a thread, again and again until it succeeds; it may go on in the one that was given up."""
         while True:
             try:
                 store = await self._store()
-                return await in_thread_of(store.store_id, work, store)
+                return await in_time(store.store_id, work, store)
             except IncrementalError as error:
                 self._tell(str(error))
                 pause = self._interval if error.retryable else max(self._interval, MENDING)

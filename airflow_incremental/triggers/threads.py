@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: Seconds that a catalog has for an answer: a connection that leads nowhere any more may never be closed.
+#: Seconds that a catalog or store has for an answer: a connection that leads nowhere any more may never be closed.
 PATIENCE = 300.0
 #: Questions that one catalog or store is asked at once.
 _AT_ONCE = 6
@@ -35,7 +35,7 @@ async def in_thread_of(whom: str, work: Callable[P, T], *arguments: P.args, **na
 
 
 async def in_time(whom: str, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Do work in one of the threads of a catalog, and give up what hangs.
+    """Do work in one of the threads of a catalog or store, and give up what hangs.
 
     :raises TimeoutError: it took too long. (In Python 3.10 it is that of ``asyncio``.)
     """

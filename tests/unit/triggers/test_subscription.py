@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ from airflow_incremental.store import subscriptions
 from airflow_incremental.store.database import Store
 from airflow_incremental.store.matches import unannounced
 from airflow_incremental.store.subscriptions import close_subscription
-from airflow_incremental.triggers import acknowledged, announcing, subscription
+from airflow_incremental.triggers import acknowledged, announcing, subscription, threads
 from airflow_incremental.triggers.acknowledged import MatchProducer
 from airflow_incremental.triggers.subscription import SignalMatchTrigger
 from tests.support.stores import say
@@ -341,6 +342,36 @@ def test_a_store_that_is_down_is_tried_again(
 
     assert asyncio.run(scene()) == [1]
     assert [t in caplog.text for t in ("advance failed", "no route to the store", "nobody expected")] == [True] * 3
+
+
+def test_a_store_that_hangs_is_asked_again(
+    store: Store, triggerer: type[Alone], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announcing, "MENDING", INTERVAL)
+    monkeypatch.setattr(threads, "PATIENCE", 1.0)
+    go_on, hanging, writing = threading.Event(), [True], Store.writing
+
+    def hangs_once(opened: Store, work: Any) -> Any:
+        """Hang before the transaction: a SQLite file has only one that writes."""
+        if "_advance" in work.__qualname__ and hanging:
+            hanging.pop()
+            go_on.wait(60)
+            raise StoreError("the connection is lost")
+        return writing(opened, work)
+
+    monkeypatch.setattr(Store, "writing", hangs_once)
+
+    async def scene() -> list[int]:
+        async with triggerer(trigger()).running() as one:
+            try:
+                await subscribed(store)
+                say(store, "a", hour=1)
+                await until(lambda: one.payloads)
+                return one.numbers
+            finally:
+                go_on.set()
+
+    assert asyncio.run(scene()) == [1]
 
 
 def test_other_signals_under_the_same_name_are_refused_until_it_is_closed(
