@@ -25,6 +25,7 @@ NAMES = {
     "memory": "a load larger than memory",
     "audits": "checks over many rows, and statistics of many files",
     "signals": "emitting signals, and ten thousand waits for them",
+    "triggerer": "waits in Airflow's triggerer, against those of ExternalTaskSensor",
     "late": "a chain of tables while rows come late",
     "late-none": "the same chain while none does",
     "late-dense": "the same chain while they come on ever more days",

@@ -44,10 +44,12 @@ class PostgresServer:
     server as that one.
 
     :param binaries: folder of ``initdb`` and ``pg_ctl``.
+    :param durable: whether commits wait for the disk, as they do in production and no test needs.
     """
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
         self._binaries = binaries
+        self._durable = durable
         self._user = _other_user() if os.getuid() == 0 else None
         # Not below pytest's folder: only its owner may enter that.
         self._folder = Path(tempfile.mkdtemp(prefix="postgres-"))
@@ -72,7 +74,8 @@ class PostgresServer:
 
     def start_again(self) -> None:
         """Start the server on the data it has, and wait until it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        fsync = "on" if self._durable else "off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync={fsync}"
         self._run("pg_ctl", "-D", self._data, "-l", str(self._folder / "log"), "-o", options, "-w", "start")
 
     def stop(self) -> None:

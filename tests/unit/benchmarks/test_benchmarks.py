@@ -73,6 +73,13 @@ def test_planning_reads_one_list_and_the_changed_manifests(results: Path) -> Non
         assert case["counts"]["reads detect"] == 1 + case["labels"]["window"]
 
 
+def test_all_kinds_of_triggers_wait_and_are_woken(results: Path) -> None:
+    (table,) = json.loads((results / "triggerer.json").read_text())["tables"].values()
+    found = {case["labels"]["trigger"]: case["counts"] for case in table}
+    assert set(found) == {"none", "SignalTrigger", "plain trigger", "ExternalTaskSensor"}
+    assert all(counts["median ms"] > 0 for trigger, counts in found.items() if trigger != "none")
+
+
 def lines_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
