@@ -57,7 +57,7 @@ class Size:
 
     :param waits: numbers of waits.
     :param seconds: how long each case is watched, idle and busy.
-    :param settle: seconds between the last trigger that was taken and the watch.
+    :param settle: seconds between the first task that was woken and the watch.
     :param released: of the waits of a case, at most.
     :param rounds: at most; one of all cases takes nine minutes.
     """
@@ -169,18 +169,23 @@ def _case(world: _World, waits: int, kind: str, size: Size, report: Report) -> d
     # The days of signals are other ones in every case.
     first = time.time_ns()
     triggers = world.home / "triggers.json"
-    triggers.write_text(json.dumps([_trigger(world, kind, n, first) for n in range(waits)]), encoding="utf-8")
+    # One more than is measured, which has what it waits for: when its task is scheduled, this kind of trigger is at work.
+    count = waits + 1 if waits else 0
+    triggers.write_text(json.dumps([_trigger(world, kind, n, first) for n in range(count)]), encoding="utf-8")
     world.run("benchmarks.deferred", str(triggers))
+    if waits:
+        _say(world, kind, waits, first)
     component = Component(
         name="triggerer",
-        command=(sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs", "--capacity", "1000"),
+        command=(sys.executable, "-m", "airflow", "triggerer", "--skip-serve-logs", "--capacity", str(max(count, 1))),
         environment=world.environment,
         log=world.home / "triggerer.log",
     )
     component.start()
     try:
         with world.airflow.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
-            _until(lambda: _count(conn, "FROM trigger WHERE triggerer_id IS NULL") == 0 and _is_up(conn), component)
+            deferred = "FROM task_instance WHERE state = 'deferred'"
+            _until(lambda: _count(conn, deferred) == waits and _is_up(conn), component)
             time.sleep(size.settle)
             counts = _watch_idle(conn, component.pid, size)
             if waits:
@@ -250,18 +255,13 @@ def _watch_busy(world: _World, conn: Any, kind: str, *, waits: int, first: int, 
     released = list(range(0, waits, max(1, waits // size.released)))[: size.released]
     said: dict[int, float] = {}
     woken: dict[int, float] = {}
-    scheduled = text("SELECT map_index FROM task_instance WHERE dag_id = 'waiting' AND state <> 'deferred'")
+    scheduled = text(f"SELECT map_index FROM task_instance WHERE state <> 'deferred' AND map_index < {waits:d}")  # noqa: S608
 
     def say() -> None:
-        with world.airflow.connect().execution_options(isolation_level="AUTOCOMMIT") as own:
-            for n in released:
-                if kind == _AIRFLOWS:
-                    own.execute(text("UPDATE dag_run SET state = 'success' WHERE run_id = :run"), {"run": f"run_{n}"})
-                else:
-                    name, day = f"upstream_{n % _NAMES}", first + n
-                    emit(world.store, Emission.read(name, {"day": day}, emitter=_EMITTER))
-                said[n] = time.time()
-                time.sleep(size.seconds / len(released))
+        for n in released:
+            _say(world, kind, n, first)
+            said[n] = time.time()
+            time.sleep(size.seconds / len(released))
 
     speaker = threading.Thread(target=say)
     speaker.start()
@@ -274,6 +274,16 @@ def _watch_busy(world: _World, conn: Any, kind: str, *, waits: int, first: int, 
     assert set(woken) == set(released), "all that were released were woken, and nobody else"
     late = sorted((woken[n] - said[n]) * 1000 for n in released)
     return {"median ms": statistics.median(late), "p99 ms": late[int(len(late) * 0.99)]}
+
+
+def _say(world: _World, kind: str, number: int, first: int) -> None:
+    """Let happen what a wait is for."""
+    if kind == _AIRFLOWS:
+        with world.airflow.begin() as conn:
+            conn.execute(text("UPDATE dag_run SET state = 'success' WHERE run_id = :run"), {"run": f"run_{number}"})
+    else:
+        params = {"day": first + number}
+        emit(world.store, Emission.read(f"upstream_{number % _NAMES}", params, emitter=_EMITTER))
 
 
 def _until(done: Callable[[], bool], component: Component) -> None:

@@ -78,6 +78,8 @@ def test_all_kinds_of_triggers_wait_and_are_woken(results: Path) -> None:
     found = {case["labels"]["trigger"]: case["counts"] for case in table}
     assert set(found) == {"none", "SignalTrigger", "plain trigger", "ExternalTaskSensor"}
     assert all(counts["median ms"] > 0 for trigger, counts in found.items() if trigger != "none")
+    asked = {trigger: counts["questions/s"] for trigger, counts in found.items()}
+    assert asked.pop("ExternalTaskSensor") > max(asked.values()), "only it asks for the state of runs"
 
 
 def lines_of(path: Path) -> list[dict[str, str]]:
