@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from airflow_incremental.sensors.signal import SignalSensor
     from airflow_incremental.sensors.watermark import WatermarkSensor
     from airflow_incremental.task_groups.load import IncrementalLoad
+    from airflow_incremental.timetables.catch_up import CatchUpTimetable
     from airflow_incremental.triggers.iceberg import IcebergDataTrigger
     from airflow_incremental.triggers.subscription import SignalMatchTrigger
 
@@ -51,6 +52,7 @@ __all__ = [
     "AcceptedValues",
     "Audit",
     "Between",
+    "CatchUpTimetable",
     "ClaimMatchesOperator",
     "ColumnRange",
     "CompleteThrough",
@@ -99,6 +101,7 @@ _HOMES = {
     "AcceptedValues": _AUDITS,
     "Audit": _AUDITS,
     "Between": _AUDITS,
+    "CatchUpTimetable": "airflow_incremental.timetables.catch_up",
     "ClaimMatchesOperator": "airflow_incremental.operators.matches",
     "ColumnRange": _AUDITS,
     "CompleteThrough": "airflow_incremental.core.completeness",

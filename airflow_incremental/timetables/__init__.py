@@ -1,0 +1,1 @@
+"""When a DAG runs, and for which interval of time."""
