@@ -127,6 +127,34 @@ def test_a_run_by_hand_on_another_date_changes_nothing() -> None:
     assert [run.end for run in airflow.runs] == [run.end for run in undisturbed.runs]
 
 
+def test_a_backfill_within_a_long_interval_lets_the_next_one_begin_there() -> None:
+    """Airflow goes on from the automated run of the latest logical date: time is covered twice, once, and none is left out."""
+    airflow = Hourly()
+    airflow.now += 30 * HOUR
+    airflow.parse_again()
+    assert airflow.made() == 1
+    long = airflow.runs[-1]
+    assert len(airflow.backfill(long.start + 5 * HOUR, long.start + 7 * HOUR)) == 3
+    airflow.now += HOUR
+    airflow.parse_again()
+    assert airflow.made() == 1
+    assert airflow.runs[-1].start == long.start + 8 * HOUR
+    assert airflow.runs[-1].end == long.end + HOUR
+    airflow.now += 5 * HOUR
+    airflow.made()
+    assert all(earlier.end == later.start for earlier, later in pairwise(airflow.runs[4:]))
+
+
+def test_a_backfill_of_what_was_missed_is_not_made_again() -> None:
+    airflow = Hourly()
+    last = airflow.runs[-1].end
+    airflow.now += 9 * HOUR
+    airflow.backfill(last, last + 4 * HOUR)
+    airflow.parse_again()
+    assert airflow.made() == 1
+    assert airflow.runs[-1].start == last + 5 * HOUR
+
+
 def test_ids() -> None:
     timetable = CatchUpTimetable("@hourly", lag=600)
     interval = DataInterval(NOON, NOON + HOUR)  # type: ignore[arg-type]  # plain times do
