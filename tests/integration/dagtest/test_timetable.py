@@ -1,14 +1,20 @@
-"""The timetable in Airflow's database, with the scheduler's and the backfill's own statements; only the clock is the test's."""
+"""The timetable in Airflow's database, with the scheduler's and the backfill's own statements; only the clock is the test's.
+
+And its example, which runs as it stands.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from airflow.dag_processing.dagbag import DagBag
 from airflow.jobs.job import Job
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models.backfill import Backfill, ReprocessBehavior, _create_backfill
@@ -22,9 +28,12 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 
 from airflow_incremental import CatchUpTimetable
-from tests.integration.dagtest.runner import register
+from demo.flights import load_flights
+from demo.landing import Lakehouse, create_source, land
+from tests.integration.dagtest.runner import BUNDLE, register, run_dag
 from tests.support.scheduling import CLOCK, UTC, plain
 
+ROOT = Path(__file__).parents[3]
 HOUR, DAY = dt.timedelta(hours=1), dt.timedelta(days=1)
 NOON = dt.datetime(2024, 3, 10, 12, 5, tzinfo=UTC)
 
@@ -196,3 +205,30 @@ def test_a_run_by_hand_in_the_way(hourly: Deployment) -> None:
     else:
         assert hourly.make_runs() == 1
         assert hourly.runs()[-1] == (start + HOUR, start + 4 * HOUR)
+
+
+def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flight that lands last is of the first hour; a run by hand has the last hour whose lag has passed."""
+    lakehouse = Lakehouse(tmp_path / "lake")
+    for name, value in lakehouse.connection().items():
+        monkeypatch.setenv(name, value)
+    bag = DagBag(dag_folder=ROOT / "dags" / "hourly_catch_up.py", bundle_name=BUNDLE)
+    assert not bag.import_errors
+    catalog = lakehouse.catalog()
+    create_source(catalog)
+    flights = load_flights().slice(0, 2_000)
+    for part in (flights.slice(1), flights.slice(0, 1)):
+        land(catalog, part)
+        run = run_dag(bag.dags["hourly_catch_up"])
+        assert run.state == "success"
+    assert run.xcom("load")["late_rows"] == 1
+    expected = Counter(zip(flights["time_hour"].to_pylist(), flights["carrier"].to_pylist(), strict=True))
+    found = catalog.load_table("mart.carrier_hours").scan().to_arrow().to_pylist()
+    assert {(row["time_hour"], row["carrier"]): row["flights"] for row in found} == dict(expected)
+    with create_session() as session:
+        row = session.scalars(select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)).one()
+        start, end, by_hand = (
+            plain(time) for time in (row.data_interval_start, row.data_interval_end, row.logical_date)
+        )
+    assert end == (by_hand - 0.25 * HOUR).replace(minute=0, second=0, microsecond=0)
+    assert end - start == HOUR

@@ -1,0 +1,43 @@
+"""Flights per carrier and hour, every hour, a quarter of an hour after it has ended; what an outage has left out is one run.
+
+The load also runs whenever somebody says that flights have landed; the schedule is the sweep that finds what nobody has said. What
+a run loads follows from the tables alone: flights that come after the lag of their hour are loaded by the next run.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Asset
+from airflow.timetables.assets import AssetOrTimeSchedule
+from dateutil.relativedelta import relativedelta
+
+from airflow_incremental import CatchUpTimetable, IcebergSource, IcebergTarget, IncrementalLoadOperator, NotNull
+
+HOURLY = CatchUpTimetable(
+    "@hourly",
+    lag=timedelta(minutes=15),
+    max_interval=timedelta(days=7),
+    # A backfill of a year is 365 runs and not 8,760.
+    backfill_interval=relativedelta(days=1),
+    timezone="America/New_York",
+)
+
+with DAG(
+    "hourly_catch_up",
+    schedule=AssetOrTimeSchedule(timetable=HOURLY, assets=[Asset("flights_landed")]),
+    max_active_runs=1,
+    tags=["example", "flights"],
+    doc_md=__doc__,
+):
+    IncrementalLoadOperator(
+        task_id="load",
+        iceberg_conn_id="iceberg_default",
+        sources={"flights": IcebergSource("raw.flights", event_time="time_hour")},
+        target=IcebergTarget(
+            "mart.carrier_hours", event_time="time_hour", create=True, partition_by=["day(time_hour)"]
+        ),
+        mode="overwrite",
+        transform="SELECT time_hour, carrier, count(*) AS flights FROM flights GROUP BY ALL",
+        audits=[NotNull("time_hour", "carrier")],
+    )
