@@ -136,6 +136,14 @@ class TestAfterAnOutage:
     def test_max_interval_bounds_it(self, longest: Any, end: str) -> None:
         assert following(CatchUpTimetable("@hourly", max_interval=longest), self.LAST)[:2] == ("2024-03-01 01:00", end)
 
+    def test_max_interval_on_the_wall_clock(self, clock: list[pendulum.DateTime]) -> None:
+        """On 31 March Berlin has 23 hours: a ``relativedelta`` ends at midnight there, a ``timedelta`` an hour later."""
+        clock[0] = at("2024-06-01")
+        midnight = ("2024-03-29 23:00", "2024-03-30 23:00")
+        for longest, end in [(relativedelta(days=1), "2024-03-31 22:00"), (DAY, "2024-03-31 23:00")]:
+            berlin = CatchUpTimetable("@hourly", max_interval=longest, timezone="Europe/Berlin")
+            assert following(berlin, midnight)[:2] == ("2024-03-30 23:00", end)
+
     def test_a_single_tick_may_be_longer_than_max_interval(self) -> None:
         """Of an expression for office hours, the night is one tick."""
         office = CatchUpTimetable("0 9-17 * * 1-5", max_interval=4 * HOUR)
@@ -234,7 +242,7 @@ class TestBackfillSteps:
         assert following(by_day, self.LAST, latest="2024-03-01 22:59", catchup=True)[1] == "2024-03-01 23:00"
 
     def test_days_of_the_wall_clock(self) -> None:
-        """On 31 March Berlin has 23 hours: a ``relativedelta`` ends at midnight there, a ``timedelta`` an hour later."""
+        """As those of ``max_interval``."""
         at_midnight = ("2024-03-29 23:00", "2024-03-30 23:00")
         for step, end in [(relativedelta(days=1), "2024-03-31 22:00"), (DAY, "2024-03-31 23:00")]:
             berlin = CatchUpTimetable("@hourly", backfill_interval=step, timezone="Europe/Berlin")
