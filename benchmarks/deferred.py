@@ -79,9 +79,8 @@ def main() -> None:
 
 
 def _uuid() -> Any:
-    import uuid6
 
-    return uuid6.uuid7()
+    return uuid.uuid4()
 
 
 if __name__ == "__main__":

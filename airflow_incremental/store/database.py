@@ -25,6 +25,9 @@ T = TypeVar("T")
 _WANTED = "an SQLAlchemy URL of PostgreSQL or of a SQLite file"
 #: Seconds a statement waits for another writer of a SQLite file.
 _BUSY = 30
+#: A connection whose other end went away without a word is found dead within a minute, instead of after the system's hours (in
+#: seconds; ``tcp_user_timeout`` in milliseconds).
+_KEEPALIVE = {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3, "tcp_user_timeout": 60_000}
 #: Seconds to connect to PostgreSQL.
 _CONNECT = 10
 #: Seconds after its first failure for which work that failed for a reason that passes is begun again: a database that is started
@@ -223,7 +226,7 @@ def _engine(url: URL) -> Engine:
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     hints_are_on = hints.is_asked_for(url)
-    ours = {"connect_timeout": _CONNECT, "application_name": "airflow-incremental"}
+    ours = {"connect_timeout": _CONNECT, "application_name": "airflow-incremental", **_KEEPALIVE}
     engine = create_engine(
         url.difference_update_query([hints.OPTION]),
         pool_pre_ping=True,

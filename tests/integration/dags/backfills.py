@@ -5,9 +5,15 @@ from __future__ import annotations
 import datetime as dt
 
 from airflow.sdk import DAG
-from airflow.timetables.interval import CronDataIntervalTimetable
 
-from airflow_incremental import IcebergSource, IcebergTarget, IncrementalLoad, IncrementalLoadOperator, restate_params
+from airflow_incremental import (
+    CatchUpTimetable,
+    IcebergSource,
+    IcebergTarget,
+    IncrementalLoad,
+    IncrementalLoadOperator,
+    restate_params,
+)
 
 START = dt.datetime(2024, 1, 1, tzinfo=dt.timezone.utc)
 DEFAULTS = {"retries": 2, "retry_delay": dt.timedelta(seconds=1)}
@@ -16,7 +22,7 @@ FACTOR = "{{ var.value.get('backfills_factor', '1') }}"
 
 with DAG(
     "backfills_hourly",
-    schedule=CronDataIntervalTimetable("@hourly", timezone="UTC"),
+    schedule=CatchUpTimetable("@hourly", lag=dt.timedelta(minutes=5)),
     start_date=START,
     catchup=False,
     default_args=DEFAULTS,
