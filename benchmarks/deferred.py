@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def main() -> None:
             session.flush()
             session.execute(
                 insert(TaskInstance.__table__).values(
-                    id=_uuid(),
+                    id=uuid.uuid4(),
                     task_id="wait",
                     dag_id="waiting",
                     run_id="run",
@@ -76,11 +77,6 @@ def main() -> None:
                     updated_at=FIRST,
                 )
             )
-
-
-def _uuid() -> Any:
-
-    return uuid.uuid4()
 
 
 if __name__ == "__main__":
