@@ -149,6 +149,12 @@ class TargetReplaced(TargetChanged):
     """The target was dropped, or created anew under its name, since the session was planned."""
 
 
+class RollbackRefused(IncrementalError):
+    """A target cannot go back to before a session: others wrote since, or what is needed for it is gone."""
+
+    retryable = False
+
+
 class AuditFailed(IncrementalError):
     """A blocking audit found offending rows; nothing was published."""
 

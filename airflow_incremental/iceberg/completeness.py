@@ -13,7 +13,7 @@ from airflow_incremental.core.errors import ArgumentError, TableError, Watermark
 from airflow_incremental.core.ranges import UTC, parse_time
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg.lineage import SnapshotIndex, committed_at
-from airflow_incremental.iceberg.state import other_processes, process_of, published, published_by
+from airflow_incremental.iceberg.state import is_reset, other_processes, published, published_by, state_of
 
 
 def rule_of(table: Table, declared: CompleteThrough | None) -> CompleteThrough:
@@ -61,8 +61,10 @@ def _of_processes(table: Table, branch: str, snapshot: Snapshot | None) -> dt.da
         return None
     found: list[Published] = []
     for ancestor in SnapshotIndex(table.metadata).ancestry(snapshot.snapshot_id):
-        process = process_of(ancestor)
+        process = state_of(ancestor)
         if process in waiting:
+            if is_reset(ancestor):
+                return None
             waiting.remove(process)
             found.append(published_by(ancestor))
         if not waiting:

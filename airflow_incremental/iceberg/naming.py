@@ -11,10 +11,12 @@ PROCESS = PREFIX + "process"
 SESSION = PREFIX + "session"
 BASE_SESSION = PREFIX + "base-session"
 #: What a snapshot is: ``begin`` (a lock), ``steps`` (finished steps of a session), ``sealed`` (data, published or not),
-#: ``bootstrap`` (first snapshot of an empty target), ``results`` (of audits, in their own table).
+#: ``bootstrap`` (first snapshot of an empty target), ``results`` (of audits, in their own table), ``reset`` (the process has no
+#: watermark from here on).
 RECORD = PREFIX + "record"
 BEGIN = "begin"
 STEPS = "steps"
+RESET = "reset"
 #: Results of audits, in a table of their own.
 RESULTS = "results"
 #: End of the last step that is finished.
@@ -54,8 +56,15 @@ AT_PUBLISH = "publish"
 AT_END = "end"
 #: The sealed snapshot that staged rows were taken from.
 STAGED_OF = PREFIX + "staged-of"
-#: Why there was a session, or why somebody ended one or set a watermark by hand.
+#: JSON of source name -> table, so that whoever sets a watermark by hand need not know the declaration.
+SOURCES = PREFIX + "sources"
+#: Who rolled back, or set a watermark by hand.
+BY = PREFIX + "by"
+#: Why there was a session, or why somebody rolled back, or set a watermark by hand.
 REASON = PREFIX + "reason"
+#: Of a rollback: the first session it undid, and the one whose state holds again (empty: none).
+UNDONE = PREFIX + "undone"
+BACK_TO = PREFIX + "back-to"
 
 _STATE = PREFIX + "process."
 #: Ids of sessions, see ``core.plan.new_session_id``.

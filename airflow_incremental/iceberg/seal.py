@@ -234,6 +234,7 @@ def summary_of(plan: Plan, output: Output) -> dict[str, str]:
         naming.REASON: plan.reason,
         naming.MODE: plan.mode,
         naming.WATERMARK: plan.watermark.dumps(),
+        naming.SOURCES: json.dumps({s.name: s.table for s in plan.sources}, separators=(",", ":"), sort_keys=True),
         naming.RANGES: json.dumps(plan.affected.coalesce(SUMMARY_RANGES).to_json(), separators=(",", ":")),
         naming.OWNER: json.dumps(plan.owner.to_json(), separators=(",", ":")),
         naming.ROWS: str(output.rows),

@@ -9,6 +9,7 @@ from typing import Any
 
 from pyiceberg.table import Table
 
+from airflow_incremental.core.commands import abandon_command
 from airflow_incremental.core.errors import ScopeOverlap
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.spec import ProcessSpec
@@ -41,7 +42,7 @@ def check_scopes(table: Table, spec: ProcessSpec, *, replaces: bool = False) -> 
 def _how_to_retire(table: Table, process: str, target: str) -> str:
     """Say how to make a target forget a process that will never run again."""
     end = (
-        f"end its session with airflow_incremental.sessions.steps.abandon(catalog, {target!r}, {process!r}, reason=...), "
+        f"end its session with {abandon_command(target, process)}, "
         if naming.lock_ref(process) in table.metadata.refs
         else ""
     )
@@ -59,7 +60,7 @@ def has_others(table: Table, process: str) -> bool:
 def _others(table: Table, process: str) -> dict[str, tuple[bool, Any]]:
     """Return the other processes of a target -> whether they replace rows, and their scope."""
     others = {
-        name: (state["may_replace"], state["watermark"]["scope"])
+        name: (state["may_replace"], (state["watermark"] or state)["scope"])
         for name, state in other_processes(table, process).items()
     }
     index = snapshot_index(table)

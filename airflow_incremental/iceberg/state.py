@@ -4,17 +4,21 @@ The truth is the newest snapshot on ``main``'s lineage that a session of the pro
 rolls back with it. The table property repeats it for people and outlives the snapshot's expiry; the tag keeps the snapshot from
 being expired. Where expiry has cut the lineage, earlier metadata or live files have to show that the snapshot is part of ``main``;
 if they do not, the watermark is lost, and that is never a first run.
+
+People put snapshots of their own there (see :mod:`~airflow_incremental.iceberg.by_hand`): a rollback is a publish of an earlier
+watermark, and a reset says that there is none.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import attrs
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Table
+from pyiceberg.table.refs import SnapshotRef
 from pyiceberg.table.snapshots import Snapshot
 
 from airflow_incremental.core.approval import Decision
@@ -30,24 +34,35 @@ SEALED = "sealed"
 
 
 def published(table: Table, process: str) -> Published | None:
-    """Return the process's last publish, or None if it never published to this table.
+    """Return the process's last publish, or None if it never published to this table or was reset since.
 
     :raises WatermarkLost: something says it did, but it cannot be shown to be part of ``main``.
     """
     oldest: Snapshot | None = None
     for oldest in main_lineage(table):
-        if is_publish_of(oldest, process):
-            return published_by(oldest)
-    stored = table.metadata.properties.get(naming.state_property(process))
+        if state_of(oldest) == process:
+            return None if is_reset(oldest) else published_by(oldest)
+    claim = process_claim(table, process)
     tag = table.metadata.refs.get(naming.watermark_tag(process))
-    if stored is None and tag is None:
-        return None
-    claim = json.loads(stored) if stored is not None else None
     if claim is not None and claim["table_uuid"] != str(table.metadata.table_uuid):
         raise _lost(table, process, f"belongs to a table with uuid {claim['table_uuid']}, which this one replaced")
-    for oldest in expired_lineage(table):
-        if is_publish_of(oldest, process):
-            return attrs.evolve(published_by(oldest), anchored=False)
+    # A watermark of nothing is one of a reset, whose snapshot is expired.
+    if (claim is None and tag is None) or (claim is not None and claim["watermark"] is None):
+        return None
+    return _unanchored(table, process, oldest, claim, tag)
+
+
+def _unanchored(
+    table: Table, process: str, oldest: Snapshot | None, claim: dict[str, Any] | None, tag: SnapshotRef | None
+) -> Published:
+    """Return a publish that the kept history of ``main`` does not show, if something else proves that it is part of it.
+
+    :param oldest: the last snapshot that the kept history shows.
+    """
+    for earlier in expired_lineage(table):
+        if is_publish_of(earlier, process):
+            return attrs.evolve(published_by(earlier), anchored=False)
+        oldest = earlier
     snapshot_id = claim["snapshot"] if claim is not None else (tag.snapshot_id if tag is not None else None)
     # Java's expiry leaves the parent's id where the parent is gone.
     follows = oldest is not None and oldest.parent_snapshot_id == snapshot_id
@@ -76,6 +91,53 @@ def process_of(snapshot: Snapshot) -> str | None:
     """Return the process whose publish a snapshot on ``main`` is, or None if it is none."""
     words = words_of(snapshot)
     return words.get(naming.PROCESS) if words.get(naming.RECORD) == SEALED else None
+
+
+def process_claim(table: Table, process: str) -> dict[str, Any] | None:
+    """Return what the state property of a process says, proven or not; its ``watermark`` is None after a reset."""
+    stored = table.metadata.properties.get(naming.state_property(process))
+    return None if stored is None else json.loads(stored)
+
+
+def state_of(snapshot: Snapshot) -> str | None:
+    """Return the process whose state a snapshot on ``main`` says: by a publish, or by a reset; None if it is neither."""
+    words = words_of(snapshot)
+    return words.get(naming.PROCESS) if words.get(naming.RECORD) in (SEALED, naming.RESET) else None
+
+
+def is_reset(snapshot: Snapshot) -> bool:
+    """Say whether a snapshot on ``main`` says that a process has no watermark."""
+    return words_of(snapshot).get(naming.RECORD) == naming.RESET
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """A publish or a reset of a process on ``main``, and the rollback that undid it, if one did."""
+
+    snapshot: Snapshot
+    undone_by: Snapshot | None = None
+
+    @property
+    def session(self) -> str:
+        """Id of the session, or of what a person did."""
+        return words_of(self.snapshot)[naming.SESSION]
+
+
+def records(lineage: Iterable[Snapshot], process: str) -> Iterator[Record]:
+    """Yield what a lineage says of a process, newest first; what was undone says it no more, and is marked.
+
+    :param lineage: newest first.
+    """
+    undoing: Snapshot | None = None
+    for snapshot in lineage:
+        if state_of(snapshot) != process:
+            continue
+        words = words_of(snapshot)
+        if undoing is not None and words[naming.SESSION] == words_of(undoing)[naming.BACK_TO]:
+            undoing = None
+        yield Record(snapshot=snapshot, undone_by=undoing)
+        if undoing is None and naming.BACK_TO in words:
+            undoing = snapshot
 
 
 def is_publish_of(snapshot: Snapshot, process: str) -> bool:
@@ -107,13 +169,15 @@ def publish_of_owner(table: Table, process: str, owner: Owner) -> Published | No
 
 
 def publishes_of_owner(table: Table, process: str, owner: Owner) -> Iterator[Published]:
-    """Yield the publishes on ``main`` that tries of this very task of this very run made, newest first."""
+    """Yield the publishes on ``main`` that tries of this very task of this very run made and nobody undid, newest first."""
     if not owner.run_id:
         return
     # Most runs have not published yet and look through the whole history: only what may be theirs is decoded.
     mark = json.dumps(owner.run_id)
-    for snapshot in main_lineage(table):
-        if mark in words_of(snapshot).get(naming.OWNER, "") and is_publish_of(snapshot, process):
+    for record in records(main_lineage(table), process):
+        snapshot = record.snapshot
+        theirs = record.undone_by is None and mark in words_of(snapshot).get(naming.OWNER, "")
+        if theirs and not is_reset(snapshot):
             found = published_by(snapshot)
             if found.owner and Owner.from_json(found.owner).same_task(owner):
                 yield found

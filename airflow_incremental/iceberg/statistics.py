@@ -35,7 +35,7 @@ from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.manifests import ManifestReader
 from airflow_incremental.iceberg.reads import schema_at
-from airflow_incremental.iceberg.state import is_publish_of, words_of
+from airflow_incremental.iceberg.state import records, words_of
 from airflow_incremental.iceberg.touched import partition_of
 
 _DAY_MICROS = 86_400_000_000
@@ -72,10 +72,13 @@ def statistics_of(table: Table, snapshot_id: int, own: Sequence[DataFile]) -> Ca
 
 
 def past_publishes(table: Table, process: str) -> Iterator[PastPublish]:
-    """Yield the publishes of a process that wrote rows or could have, newest first, as far as ``main`` keeps its history."""
-    for snapshot in main_lineage(table):
-        words = words_of(snapshot)
-        if is_publish_of(snapshot, process) and words.get(naming.KIND) != "positions":
+    """Yield the publishes of a process that wrote rows or could have, newest first, as far as ``main`` keeps its history.
+
+    What was undone is left out, and so is what a person did.
+    """
+    for record in records(main_lineage(table), process):
+        words = words_of(record.snapshot)
+        if record.undone_by is None and naming.BY not in words and words.get(naming.KIND) != "positions":
             total = words.get("total-records")
             yield PastPublish(
                 session=words[naming.SESSION],

@@ -9,6 +9,7 @@ from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.transforms import (
     DayTransform,
     HourTransform,
@@ -28,6 +29,7 @@ from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.keys import key_fields
+from airflow_incremental.iceberg.masks import Scope
 from airflow_incremental.iceberg.partitioning import check_writable
 from airflow_incremental.iceberg.replace import RowSet
 
@@ -128,8 +130,7 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
     head = table.metadata.refs.get(MAIN_BRANCH)
     if head is None or spec.initial.adopt:
         return
-    owned = RowSet.of(table, event_time=None, ranges=EventRanges.everything(), scope=spec.target.scope)
-    if any(True for _ in owned.live()):
+    if holds_rows(table, spec.target.scope):
         raise TargetNotEmpty(
             f"process {spec.process!r} never published to {spec.target.table}, but the table "
             + (f"holds rows in its scope {show_scope(spec.target.scope)}" if spec.target.scope else "is not empty"),
@@ -137,6 +138,12 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
             hint="say what the rows stand for: initial={'adopt': 'current'} (the source up to now is loaded), "
             "{'adopt': <snapshot id or time of the source>}, or {'adopt': 'all'} (they come from elsewhere)",
         )
+
+
+def holds_rows(table: Table, scope: Scope, *, snapshot: Snapshot | None = None) -> bool:
+    """Say whether a target holds rows in a scope, at a snapshot or now; a file that may hold some counts."""
+    owned = RowSet.of(table, event_time=None, ranges=EventRanges.everything(), scope=scope)
+    return any(True for _ in owned.live(snapshot))
 
 
 def iceberg_schema(columns: pa.Schema) -> Schema:

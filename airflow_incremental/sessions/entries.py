@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.history import expired_lineage, main_lineage
 from airflow_incremental.iceberg.locks import open_plans
 from airflow_incremental.iceberg.seal import quarantined_in
-from airflow_incremental.iceberg.state import process_of, published_by, words_of
+from airflow_incremental.iceberg.state import is_reset, process_of, published_by, state_of, words_of
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
@@ -49,7 +50,13 @@ def read_log(catalog: Catalog, table: Table, *, audit_table: str | None) -> Targ
     results = None if audit_table is None else find_audit_table(catalog, audit_table)
     verdicts = {} if results is None else verdicts_of(results)
     times = _times(table)
-    for process, snapshot in reversed(list(_publishes(table))):
+    for process, snapshot in reversed(list(_records(table))):
+        if is_reset(snapshot):
+            entry = attrs.evolve(reset_entry(snapshot), rebuilt=True)
+            found[entry.session] = (process, entry)
+            processes.pop(process, None)
+            bases.pop(process, None)
+            continue
         publish, at, base = published_by(snapshot), _published(snapshot, times), bases.get(process)
         entry = published_entry(publish, base=base, at=at)
         found[publish.session] = (process, attrs.evolve(entry, verdict=verdicts.get(publish.session), rebuilt=True))
@@ -85,7 +92,7 @@ def published_entry(publish: Published, *, base: Published | None, at: dt.dateti
         state="published",
         mode=words.get(naming.MODE, ""),
         kind=words.get(naming.KIND, "load"),
-        reason=words.get(naming.REASON),
+        reason=by_hand(words) or words.get(naming.REASON),
         owner=Owner.from_json({"deployment": "", **publish.owner}),
         ranges=list(publish.ranges),
         rows=int(words.get(naming.ROWS, 0)),
@@ -97,6 +104,43 @@ def published_entry(publish: Published, *, base: Published | None, at: dt.dateti
         previous_watermark=_previous(publish, base),
         published_at=at,
     )
+
+
+def reset_entry(snapshot: Snapshot) -> SessionEntry:
+    """Return the entry of a commit by which a process has no watermark any more."""
+    words = words_of(snapshot)
+    return SessionEntry(
+        session=words[naming.SESSION],
+        state="published",
+        mode=words.get(naming.MODE, ""),
+        kind=words[naming.KIND],
+        owner=Owner.from_json({"deployment": "", **json.loads(words[naming.OWNER])}),
+        reason=by_hand(words),
+        ranges=json.loads(words[naming.RANGES]),
+        rows=int(words[naming.ROWS]),
+        snapshot_id=snapshot.snapshot_id,
+        published_at=_committed(snapshot),
+    )
+
+
+def ended_by_hand(table: Table, process: str, session: str, *, by: str, reason: str) -> SessionEntry:
+    """Return the entry of a session that a person ended.
+
+    :param table: the target as it was before that, which tells the plan.
+    """
+    plan = next((p for p in open_plans(table) if (p.process, p.session) == (process, session)), None)
+    unknown = SessionEntry(session=session, state="ended", mode="", kind="", owner=Owner(deployment=""))
+    entry = unknown if plan is None else attrs.evolve(planned(plan), state="ended", planned_at=None)
+    return attrs.evolve(entry, error=f"ended by {by}: {reason}")
+
+
+def by_hand(words: Mapping[str, str]) -> str | None:
+    """Return who did by hand what, and why; None of what a load published."""
+    if naming.BY not in words:
+        return None
+    said = {"set": "set the watermark", "reset": "reset the watermark"}
+    done = said.get(words[naming.KIND], f"rolled back to before session {words.get(naming.UNDONE)}")
+    return f"{words[naming.BY]} {done}: {words[naming.REASON]}"
 
 
 def process_entry(publish: Published, *, base: Published | None, at: dt.datetime) -> ProcessEntry:
@@ -138,6 +182,21 @@ def publishes_since(table: Table, process: str, session: str | None) -> list[Pub
     return found[::-1]
 
 
+def record_facts(snapshot: Snapshot) -> PublishedFacts:
+    """Return what the signal of a publish or a reset says."""
+    if not is_reset(snapshot):
+        return facts_of(published_by(snapshot))
+    entry = reset_entry(snapshot)
+    return PublishedFacts(
+        session=entry.session,
+        snapshot_id=snapshot.snapshot_id,
+        kind=entry.kind,
+        ranges=entry.ranges or (),
+        complete_through=None,
+        details={"mode": entry.mode, "rows": entry.rows},
+    )
+
+
 def facts_of(publish: Published) -> PublishedFacts:
     """Return what the signal of a publish says."""
     entry = published_entry(publish, base=None, at=None)
@@ -157,11 +216,11 @@ def facts_of(publish: Published) -> PublishedFacts:
     )
 
 
-def _publishes(table: Table) -> Iterator[tuple[str, Snapshot]]:
-    """Yield the publishes on ``main`` with their processes, newest first, also those known from earlier metadata alone."""
+def _records(table: Table) -> Iterator[tuple[str, Snapshot]]:
+    """Yield publishes and resets on ``main`` with their processes, newest first, also those known from earlier metadata alone."""
     for lineage in (main_lineage(table), expired_lineage(table)):
         for snapshot in lineage:
-            process = process_of(snapshot)
+            process = state_of(snapshot)
             if process is not None:
                 yield process, snapshot
 

@@ -267,7 +267,7 @@ def test_an_overlap_says_how_to_retire_a_process(tmp_path: Path) -> None:
     with pytest.raises(ScopeOverlap) as refused:
         steps.run(process(new, EU_US))
     hint = refused.value.hint
-    assert f"sessions.steps.abandon(catalog, {TARGET!r}, 'proc', reason=...)" in hint
+    assert f"end its session with 'airflow-incremental session abandon {TARGET} proc --reason ...'" in hint
     assert steps.abandon(world.catalog, TARGET, "proc", reason="retired") is not None
     with pytest.raises(ScopeOverlap) as refused:
         steps.run(process(new, EU_US))
