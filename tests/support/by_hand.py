@@ -10,6 +10,7 @@ from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.undoing import Rollback, undo
+from airflow_incremental.sessions.watermarks import Changed, set_watermark
 from tests.support.modes import world_of
 from tests.support.world import TARGET, World
 
@@ -26,6 +27,11 @@ def last_of(world: World) -> Published:
 def rolled_back(world: World, session: str) -> Rollback:
     """Take the world's target back to before a session."""
     return undo(world.catalog, TARGET, world.name, session, act=ACT)
+
+
+def set_back(world: World, position: str, **more: Any) -> Changed:
+    """Set the watermark of the world's process."""
+    return set_watermark(world.catalog, TARGET, world.name, {"events": position}, act=ACT, **more)
 
 
 def loaded_twice(home: Path, mode: str, **options: Any) -> tuple[World, list[Published]]:
