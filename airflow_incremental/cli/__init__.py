@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import redirect_stdout
 
 import typer
 from rich.console import Console
@@ -16,7 +17,7 @@ from airflow_incremental.core.errors import IncrementalError
 
 app = typer.Typer(
     name="airflow-incremental",
-    help="Loads, signals and the session log of airflow-incremental.",
+    help="Loads, what people do to them by hand, signals and the session log of airflow-incremental.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,14 +28,18 @@ def main() -> None:
     """Run the command line; what is wrong is said in a sentence, with exit code 1."""
     # Airflow's code looks for connections in its own database only where it is told that it may.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    # It logs to the standard output, where the answer of a command goes.
+    # It logs to what the standard output is when it is imported, and that is where the answer of a command goes.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
-    from airflow_incremental.cli import plan, signals, store, subscriptions
+    with redirect_stdout(sys.stderr):
+        from airflow_incremental.cli import plan, rollback, session, signals, store, subscriptions, watermark
 
     app.command()(plan.plan)
     app.add_typer(store.app, name="store")
     app.add_typer(signals.app, name="signals")
     app.add_typer(subscriptions.app, name="subscriptions")
+    app.command("rollback")(rollback.rollback)
+    app.add_typer(watermark.app, name="watermark")
+    app.add_typer(session.app, name="session")
     try:
         app()
     except IncrementalError as error:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+import getpass
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +20,10 @@ from airflow_incremental.core.signal_values import KINDS
 from airflow_incremental.operators.assets import DEFAULT_CONN_ID, DEFAULT_STORE_CONN_ID
 
 if TYPE_CHECKING:
+    from pyiceberg.table.snapshots import Snapshot
+
+    from airflow_incremental.core.by_hand import Act
+    from airflow_incremental.core.session_log import LoadKey
     from airflow_incremental.store.database import Store
 
 StoreConn = Annotated[
@@ -27,6 +34,14 @@ StoreConn = Annotated[
 ]
 IcebergConn = Annotated[str, typer.Option("--iceberg-conn-id", help="Airflow connection of the catalog.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Target = Annotated[str, typer.Argument(help="The target, as namespace.table.")]
+ProcessName = Annotated[
+    str | None,
+    typer.Argument(help="The process; default is the one of the target's name, or the only one that writes it."),
+]
+Reason = Annotated[str, typer.Option(help="Why, for whoever asks later.")]
+By = Annotated[str | None, typer.Option(help="Who does it; default is the user of this terminal.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 STORE_CONN, ICEBERG_CONN = DEFAULT_STORE_CONN_ID, DEFAULT_CONN_ID
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -37,6 +52,37 @@ MOST = 100_000
 _WIDE = 10_000
 #: Of a parameter on the command line: ``name=text``, or ``name:kind=text``.
 _PARAM = re.compile(r"(?P<name>[^=:]+)(?::(?P<kind>[a-z]+))?=(?P<value>.*)", re.DOTALL)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Let what Airflow says on the way go to standard error, so that it does not get among what the command prints."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def act_of(by: str | None, reason: str) -> Act:
+    """Return who does something, and why.
+
+    :raises ArgumentError: it is not said.
+    """
+    from airflow_incremental.core.by_hand import Act
+
+    return Act(by=getpass.getuser() if by is None else by, reason=reason)
+
+
+def tell_store(conn_id: str, key: LoadKey, record: Snapshot | None) -> None:
+    """Tell the session log, and emit the signal, of what was done by hand to a process; again if it was not told.
+
+    :param record: None tells nothing.
+    :raises StoreError: a store that was asked for does not answer. What was done is done; doing it again tells it.
+    """
+    from airflow_incremental.core.signals import Emitter
+    from airflow_incremental.operators.session_log import SessionLog
+
+    if record is not None:
+        with working():
+            SessionLog(conn_id=conn_id, key=key, emitter=Emitter(source="cli")).acted(record)
 
 
 def open_store(conn_id: str) -> Store:

@@ -28,6 +28,7 @@ from airflow_incremental.core.signals import Emitter
 
 if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
+    from pyiceberg.table.snapshots import Snapshot
 
     from airflow_incremental.core.audit import AuditReport
     from airflow_incremental.core.plan import Plan
@@ -116,6 +117,25 @@ class SessionLog:
         if found is not None:
             self._write(*found)
 
+    def ended(self, entry: SessionEntry) -> None:
+        """Say that a person ended a session."""
+        self._write(entry)
+
+    def acted(self, record: Snapshot) -> None:
+        """Say what a person did to what the process has published, and emit its signal, once, however often it is called.
+
+        :param record: the snapshot of a rollback, or of a watermark that was set or reset; one of a load says nothing new.
+        :raises StoreError: a store that was asked for does not answer.
+        """
+        from airflow_incremental.iceberg import naming
+        from airflow_incremental.iceberg.state import words_of
+        from airflow_incremental.sessions.entries import act_entries, record_facts
+
+        if naming.BY in words_of(record):
+            entry, process = act_entries(record)
+            self._write(entry, process, forget=process is None)
+            self.announce(record_facts(record))
+
     def announce(self, facts: PublishedFacts) -> bool:
         """Emit the signal of a publish, once, however often it is called.
 
@@ -190,8 +210,8 @@ class SessionLog:
         if plan is not None:
             self._write(SessionEntry(session=plan.session, mode=plan.mode, kind=plan.kind, owner=plan.owner, **known))
 
-    def _write(self, entry: SessionEntry, process: ProcessEntry | None = None) -> None:
-        from airflow_incremental.store.sessions import write_process, write_session
+    def _write(self, entry: SessionEntry, process: ProcessEntry | None = None, *, forget: bool = False) -> None:
+        from airflow_incremental.store.sessions import forget_process, write_process, write_session
 
         if self.conn_id is None or self._silent:
             return
@@ -200,6 +220,8 @@ class SessionLog:
                 write_session(conn, self.key, entry)
                 if process is not None:
                     write_process(conn, self.key, process)
+                if forget:
+                    forget_process(conn, self.key, entry.published_at)
         except StoreError as error:
             self._silent = True
             log.warning(

@@ -123,6 +123,15 @@ def reset_entry(snapshot: Snapshot) -> SessionEntry:
     )
 
 
+def act_entries(snapshot: Snapshot) -> tuple[SessionEntry, ProcessEntry | None]:
+    """Return the entries of what a person did; that of the process is None where it has no watermark any more."""
+    if is_reset(snapshot):
+        return reset_entry(snapshot), None
+    publish, at = published_by(snapshot), _committed(snapshot)
+    entry = attrs.evolve(published_entry(publish, base=None, at=at), verdict="none")
+    return entry, process_entry(publish, base=None, at=at)
+
+
 def ended_by_hand(table: Table, process: str, session: str, *, by: str, reason: str) -> SessionEntry:
     """Return the entry of a session that a person ended.
 

@@ -132,7 +132,7 @@ def undo(catalog: Catalog, target: str, process: str | None, session: str, *, ac
         assert isinstance(found, Record)  # noqa: S101  (an undone session stays one, as long as it is kept)
         return _already(target, name, found)
     report = _report(catalog, target, name, done.undoing, done.snapshot)
-    log.warning("%s", report.describe())
+    log.info("%s", report.describe())
     return report
 
 

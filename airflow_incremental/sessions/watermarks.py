@@ -265,7 +265,7 @@ def _put(
         snapshot_id=snapshot.snapshot_id,
         record=snapshot,
     )
-    log.warning("%s (%s)", done.describe(), by_hand(words_of(snapshot)))
+    log.info("%s (%s)", done.describe(), by_hand(words_of(snapshot)))
     return done
 
 

@@ -85,6 +85,15 @@ def write_process(conn: Connection, key: LoadKey, entry: ProcessEntry) -> None:
     )
 
 
+def forget_process(conn: Connection, key: LoadKey, at: dt.datetime | None) -> None:
+    """Take away what is said of a process that has no watermark any more, unless it was written after that.
+
+    :param at: when its watermark was taken away.
+    """
+    same = (process.c[name] == value for name, value in attrs.asdict(key).items())
+    conn.execute(delete(process).where(*same, or_(process.c.published_at.is_(None), process.c.published_at <= at)))
+
+
 def forget_processes(conn: Connection, *, iceberg_conn_id: str, target: str) -> None:
     """Take away what is said of the processes of a target, before it is written anew: ``main`` may have been rolled back."""
     conn.execute(delete(process).where(process.c.iceberg_conn_id == iceberg_conn_id, process.c.target == target))
