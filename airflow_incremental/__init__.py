@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.operators.matches import ClaimMatchesOperator, claim_matches
     from airflow_incremental.operators.restate import restate_params
+    from airflow_incremental.operators.rollback import RollbackOperator
     from airflow_incremental.operators.spark_load import SparkLoadOperator
     from airflow_incremental.sensors.signal import SignalSensor
     from airflow_incremental.sensors.watermark import WatermarkSensor
@@ -68,6 +69,7 @@ __all__ = [
     "NotNull",
     "NullFraction",
     "PythonCheck",
+    "RollbackOperator",
     "RowCount",
     "SensitiveData",
     "SignalDependency",
@@ -117,6 +119,7 @@ _HOMES = {
     "NotNull": _AUDITS,
     "NullFraction": _AUDITS,
     "PythonCheck": _AUDITS,
+    "RollbackOperator": "airflow_incremental.operators.rollback",
     "RowCount": _AUDITS,
     "SensitiveData": _AUDITS,
     "SignalDependency": "airflow_incremental.core.signals",

@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_incremental.operators.emit",
                     "airflow_incremental.operators.load",
                     "airflow_incremental.operators.matches",
+                    "airflow_incremental.operators.rollback",
                     "airflow_incremental.operators.spark_load",
                 ],
             }
