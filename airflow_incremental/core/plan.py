@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import attrs
 
+from airflow_incremental.core.commands import abandon_command
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange, format_time, parse_time
 from airflow_incremental.core.tables import ScopeValue
@@ -222,9 +223,8 @@ class Plan:
                 expected=f"version {PLAN_VERSION}",
                 hint="upgrade airflow-incremental on this worker"
                 if isinstance(version, int) and version > PLAN_VERSION
-                else f"let the version that planned session {plain.get('session')} finish it, or end it with airflow_incremental."
-                f"sessions.steps.abandon(catalog, {plain.get('target')!r}, {plain.get('process')!r}, reason=...); the next run "
-                "takes the same changes",
+                else f"let the version that planned session {plain.get('session')} finish it, or end it with "
+                f"{abandon_command(str(plain.get('target')), str(plain.get('process')))}; the next run takes the same changes",
             )
         plain["sources"] = tuple(SourcePlan.from_json(s) for s in plain["sources"])
         for name in ("replaced", "affected", "late"):

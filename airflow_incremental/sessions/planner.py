@@ -10,6 +10,7 @@ import attrs
 
 from airflow_incremental.audits.run import check_audits, check_queries
 from airflow_incremental.audits.trend import check_trends
+from airflow_incremental.core.commands import abandon_command
 from airflow_incremental.core.declared import check_target_declared
 from airflow_incremental.core.errors import (
     ApprovalPending,
@@ -237,9 +238,7 @@ def _may_take_over(process: Process, lock: Begin) -> Begin:
     """Return the open session if its run is over, or waits for a person and may be replaced; else say who has it."""
     holder = lock.plan.owner
     name = process.spec.process
-    abandon = (
-        f"airflow_incremental.sessions.steps.abandon(catalog, {process.spec.target.table!r}, {name!r}, reason=...)"
-    )
+    abandon = abandon_command(process.spec.target.table, name)
     if holder.deployment != process.owner.deployment:
         raise ForeignSession(
             f"process {name!r} is locked by session {lock.plan.session} of {holder}, "
