@@ -116,9 +116,9 @@ def planned(plan: Plan) -> SessionEntry:
 def session_signal(key: LoadKey, facts: PublishedFacts) -> tuple[dict[str, Value], dict[str, Any]]:
     """Return parameters and payload of a session's signal, whose name is the target and whose identity is the session.
 
-    Parameters: ``process``, ``iceberg_conn_id``, ``kind`` (load, positions, reload, restatement), ``snapshot_id``,
-    ``complete_through`` and, if rows changed, ``changed_from`` and ``changed_to``, the span of their event times (half-open). So a
-    late republish is a new fact, and so is a fall of complete-through. What is not known is left out.
+    Parameters: ``process``, ``iceberg_conn_id``, ``kind`` (load, positions, reload, restatement; by hand: rollback, set, reset),
+    ``snapshot_id``, ``complete_through`` and, if rows changed, ``changed_from`` and ``changed_to``, the span of their event times
+    (half-open). So a late republish is a new fact, and so is a fall of complete-through. What is not known is left out.
     """
     span = EventRanges.from_json(list(facts.ranges)).span()
     params: dict[str, Value | None] = {
