@@ -38,7 +38,7 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import NAME_LIMIT
 
 #: Of the tables: the number of the newest migration.
-VERSION = "0004"
+VERSION = "0005"
 
 metadata = MetaData(
     naming_convention={
@@ -320,7 +320,12 @@ session = Table(
     Column("target", Airflow, nullable=False, comment="identifier of the table it writes"),
     Column("process", Airflow, nullable=False, comment="whose session"),
     Column("mode", String(16), nullable=False, comment="append, overwrite, stateful or merge"),
-    Column("kind", String(16), nullable=False, comment="load, positions, reload or restatement"),
+    Column(
+        "kind",
+        String(16),
+        nullable=False,
+        comment="load, positions, reload or restatement; by hand: rollback, set or reset",
+    ),
     Column("state", String(16), nullable=False, comment="planned, loaded, audited, published, failed or ended"),
     Column("reason", Text, comment="why there is a session, in a sentence"),
     Column("error", Text, comment="of a failed one: what was said last"),
