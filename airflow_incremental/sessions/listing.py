@@ -42,12 +42,20 @@ def list_sessions(
     names = known_processes(table) if process is None else [find_process(table, process)]
     found = read_log(catalog, table, audit_table=audit_table or default_audit_table(target))
     undone = {r.session: r.undone_by for n in names for r in records(main_lineage(table), n) if r.undone_by is not None}
+    people = {
+        r.session: words_of(r.snapshot)[naming.BY]
+        for n in names
+        for r in records(main_lineage(table), n)
+        if naming.BY in words_of(r.snapshot)
+    }
     rows = []
     for name, entry in found.sessions:
         if name not in names:
             continue
         by = undone.get(entry.session)
-        row = _row(name, entry)
+        row, person = _row(name, entry), people.get(entry.session)
+        if person is not None:
+            row["by"] = person
         if by is not None:
             row |= {"state": "undone", "undone_by": by_hand(words_of(by))}
         rows.append(row)

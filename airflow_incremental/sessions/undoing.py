@@ -131,9 +131,7 @@ def undo(catalog: Catalog, target: str, process: str | None, session: str, *, ac
         found = undoing_of(load_table(catalog, target, role="target"), name, session)
         assert isinstance(found, Record)  # noqa: S101  (an undone session stays one, as long as it is kept)
         return _already(target, name, found)
-    report = _report(catalog, target, name, done.undoing, done.snapshot)
-    log.info("%s", report.describe())
-    return report
+    return _report(catalog, target, name, done.undoing, done.snapshot)
 
 
 def _report(catalog: Catalog, target: str, process: str, undoing: Undoing, record: Snapshot | None) -> Rollback:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -39,8 +38,6 @@ if TYPE_CHECKING:
     from pyiceberg.table.snapshots import Snapshot
 
     from airflow_incremental.core.by_hand import Act
-
-log = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -192,6 +189,8 @@ def set_watermark(
         notes=tuple(notes),
     )
     if old_state == new_state and record is not None:
+        if not dry_run:
+            move_pins(catalog, name, record.snapshot)  # which a crash may have left where they were
         return attrs.evolve(changed, outcome="unchanged", notes=(), record=record.snapshot)
     check_no_session(table, name, what="a change of its watermark")
     if dry_run:
@@ -258,15 +257,13 @@ def _put(
         sources=sources,
     )
     move_pins(catalog, changed.process, snapshot)
-    done = attrs.evolve(
+    return attrs.evolve(
         changed,
         outcome="done",
         session=words_of(snapshot)[naming.SESSION],
         snapshot_id=snapshot.snapshot_id,
         record=snapshot,
     )
-    log.info("%s (%s)", done.describe(), by_hand(words_of(snapshot)))
-    return done
 
 
 def _known(table: Table, process: str, positions: Mapping[str, str]) -> Published:
