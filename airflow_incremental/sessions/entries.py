@@ -166,12 +166,13 @@ def process_entry(publish: Published, *, base: Published | None, at: dt.datetime
 
 def entries_of(table: Table, process: str, snapshot_id: int) -> tuple[SessionEntry, ProcessEntry] | None:
     """Return what a target tells of a publish of a process, and of how far the process was by it; None if it is not there."""
-    own = [snapshot for snapshot in main_lineage(table) if process_of(snapshot) == process]
+    own = [snapshot for snapshot in main_lineage(table) if state_of(snapshot) == process]
     found = next((n for n, snapshot in enumerate(own) if snapshot.snapshot_id == snapshot_id), None)
-    if found is None:
+    if found is None or is_reset(own[found]):
         return None
     publish, at = published_by(own[found]), _published(own[found], _times(table))
-    base = published_by(own[found + 1]) if found + 1 < len(own) else None
+    before = own[found + 1] if found + 1 < len(own) else None
+    base = None if before is None or is_reset(before) else published_by(before)
     return published_entry(publish, base=base, at=at), process_entry(publish, base=base, at=at)
 
 

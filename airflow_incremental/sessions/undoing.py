@@ -206,7 +206,9 @@ def _notes(catalog: Catalog, undoing: Undoing, back: Published | None) -> tuple[
         scope = json.loads(words_of(undoing.first.snapshot).get(naming.WATERMARK, '{"scope": null}'))["scope"]
         return (first_run_note(filled=holds_rows(undoing.table, scope, snapshot=undoing.before)),)
     positions = position_notes(catalog, back.watermark, sources_of(undoing.first))
-    return ("the next run of the load goes on from there, and loads again what was undone", *positions)
+    restated = [r.session for r in undoing.undone if words_of(r.snapshot).get(naming.KIND) == "restatement"]
+    again = (f"what was restated ({', '.join(restated)}) comes again only if it is restated again",) if restated else ()
+    return ("the next run of the load goes on from there, and loads again what was undone", *again, *positions)
 
 
 def first_run_note(*, filled: bool) -> str:

@@ -16,10 +16,14 @@ from airflow_incremental.core.errors import (
     SessionSuperseded,
     TargetNotEmpty,
 )
+from airflow_incremental.core.ranges import TimeRange
+from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.iceberg import naming, rollback
+from airflow_incremental.iceberg.lineage import committed_at
 from airflow_incremental.iceberg.state import published
 from airflow_incremental.iceberg.statistics import past_publishes
 from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.entries import act_entries
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
 from airflow_incremental.sessions.undoing import preview, undo
@@ -364,3 +368,30 @@ def test_complete_through_falls_with_it(tmp_path: Path) -> None:
     assert last_of(world).watermark.complete_through == hour(5)
     rolled_back(world, last_of(world).session)
     assert last_of(world).watermark.complete_through == hour(1)
+
+
+def test_an_undone_restatement_comes_only_if_it_is_asked_for_again(tmp_path: Path) -> None:
+    """It moved no watermark, so no run finds that it is missing; who undoes it is told."""
+    world, (_, two) = loaded_twice(tmp_path, "overwrite")
+    request = RestateRequest(range=TimeRange(hour(0), hour(2)), cause="command", reason="other prices", by="anna")
+    fixed = f"SELECT * REPLACE (total + 1 AS total) FROM ({world.process().transform})"
+    before = world.target_rows()
+    steps.run(world.process(restate=request, transform=fixed))
+    restated = last_of(world)
+    assert world.target_rows() != before
+    done = rolled_back(world, restated.session)
+    assert any(f"what was restated ({restated.session}) comes again only if" in note for note in done.notes)
+    assert world.target_rows() == before
+    assert last_of(world).watermark == two.watermark
+    assert steps.run(world.process()).outcome == "nothing_to_do"
+
+
+def test_a_late_word_of_a_rollback_does_not_take_the_log_back(tmp_path: Path) -> None:
+    """What the log says of a process is by when it was committed, not by when it was told."""
+    world, (_, two) = loaded_twice(tmp_path, "append")
+    done = rolled_back(world, two.session)
+    assert done.record is not None
+    steps.run(world.process())
+    entry, process = act_entries(done.record)
+    assert process is not None
+    assert entry.published_at == process.published_at == committed_at(done.record)
