@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.core.errors import ArgumentError, IncrementalError
 from airflow_incremental.core.literals import default_audit_table
-from airflow_incremental.core.ranges import format_time
+from airflow_incremental.core.ranges import MAX_TIME, format_time, parse_time
 from airflow_incremental.core.session_log import SessionEntry
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.audit_table import find_audit_table, results_of
@@ -60,7 +60,8 @@ def list_sessions(
             row |= {"state": "undone", "undone_by": by_hand(words_of(by))}
         rows.append(row)
     rows += _unreadable(table, names, {row["session"] for row in rows})
-    return sorted(rows, key=lambda row: row["session"], reverse=True)
+    # By time, since ids of one second are in no order; one without a time is open.
+    return sorted(rows, key=lambda row: MAX_TIME if row["at"] is None else parse_time(row["at"]), reverse=True)
 
 
 def show_session(
