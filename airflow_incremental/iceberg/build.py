@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -26,6 +26,9 @@ from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Operation, Snapshot, SnapshotSummaryCollector, Summary, update_snapshot_summaries
 
 from airflow_incremental.iceberg.naming import file_mark
+
+#: Entries of a manifest that a compaction writes: dropping a file means to write its manifest anew.
+MERGED_ENTRIES = 1000
 
 
 @attrs.frozen
@@ -66,6 +69,7 @@ def build_snapshot(
     merged: Sequence[ManifestFile] = (),
     shown: Sequence[ManifestEntry] = (),
     carried: Sequence[ManifestFile] = (),
+    replaces: bool = False,
 ) -> Built:
     """Write the manifests and the manifest list of one snapshot.
 
@@ -79,6 +83,8 @@ def build_snapshot(
         the added files.
     :param shown: entries of another snapshot that are listed as they are, whatever specs they were written under.
     :param carried: manifests of another snapshot that are listed as they are.
+    :param replaces: the added files hold the very rows of the dropped ones (compaction); manifests that are merged become as few as
+        :data:`MERGED_ENTRIES` allows, by partition.
     """
     metadata, io = table.metadata, table.io
     snapshot_id = metadata.new_snapshot_id()
@@ -123,8 +129,9 @@ def build_snapshot(
     merging: list[ManifestEntry] = []
     for manifest in manifests:
         if manifest.manifest_path in together:
+            lost = gone[manifest.manifest_path]
             entries = manifest.fetch_manifest_entry(io, discard_deleted=True)
-            merging += [_restated(entry, snapshot_id, gone=False) for entry in entries]
+            merging += [_restated(e, snapshot_id, gone=e.data_file.file_path in lost) for e in entries]
             continue
         if manifest.manifest_path not in gone:
             # What an older snapshot deleted is told by that snapshot's own list; carrying it on would only grow this one.
@@ -137,20 +144,20 @@ def build_snapshot(
             for entry in manifest.fetch_manifest_entry(io, discard_deleted=True)
         ]
         rewritten.append(write(manifest.partition_spec_id, entries))
-    if added:
-        fresh = [
-            ManifestEntry.from_args(
-                status=ManifestEntryStatus.ADDED,
-                snapshot_id=snapshot_id,
-                sequence_number=None,
-                file_sequence_number=None,
-                data_file=f,
-            )
-            for f in added
-        ]
-        for file in added:
-            collector.add_file(file, schema=schema, partition_spec=metadata.spec())
-        rewritten.insert(0, write(metadata.default_spec_id, [*fresh, *merging]))
+    fresh = [
+        ManifestEntry.from_args(
+            status=ManifestEntryStatus.ADDED,
+            snapshot_id=snapshot_id,
+            sequence_number=None,
+            file_sequence_number=None,
+            data_file=f,
+        )
+        for f in added
+    ]
+    for file in added:
+        collector.add_file(file, schema=schema, partition_spec=metadata.spec())
+    for entries in _shares([*fresh, *merging], by_partition=replaces):
+        rewritten.insert(0, write(metadata.default_spec_id, entries))
 
     specs_shown = dict.fromkeys(entry.data_file.spec_id for entry in shown)
     rewritten += [
@@ -159,8 +166,6 @@ def build_snapshot(
     ]
     rewritten += carried
 
-    emptied = Operation.OVERWRITE if added else Operation.DELETE
-    operation = emptied if dropped else Operation.APPEND
     list_path = locations.new_metadata_location(f"snap-{snapshot_id}-{mark}-{write_uuid}.avro")
     written.append(list_path)
     sequence = metadata.next_sequence_number()
@@ -173,18 +178,48 @@ def build_snapshot(
         avro_compression=compression,
     ) as writer:
         writer.add_manifests(rewritten)
+    operation = _operation(added=bool(added), dropped=bool(dropped), replaces=replaces)
+    told = _summary(operation, {**collector.build(), **summary}, None if empty else parent)
     snapshot = Snapshot(
         snapshot_id=snapshot_id,
         parent_snapshot_id=parent.snapshot_id,
         sequence_number=sequence,
         timestamp_ms=max(int(time.time() * 1000), metadata.last_updated_ms),
         manifest_list=list_path,
-        summary=update_snapshot_summaries(
-            Summary(operation=operation, **collector.build(), **summary), None if empty else parent.summary
-        ),
+        summary=told,
         schema_id=metadata.current_schema_id,
     )
     return Built(snapshot=snapshot, written=tuple(written))
+
+
+def _operation(*, added: bool, dropped: bool, replaces: bool) -> Operation:
+    if replaces:
+        return Operation.REPLACE
+    if not dropped:
+        return Operation.APPEND
+    return Operation.OVERWRITE if added else Operation.DELETE
+
+
+def _summary(operation: Operation, words: Mapping[str, str], parent: Snapshot | None) -> Summary:
+    """Return a summary with the totals that follow from those of the parent; None: there was nothing before."""
+    # pyiceberg adds up only the operations it commits itself.
+    counted = Operation.OVERWRITE if operation is Operation.REPLACE else operation
+    found = update_snapshot_summaries(Summary(operation=counted, **words), None if parent is None else parent.summary)
+    return found if counted is operation else Summary(operation=operation, **found.additional_properties)
+
+
+def _shares(entries: list[ManifestEntry], *, by_partition: bool) -> Iterator[list[ManifestEntry]]:
+    """Yield the entries of one manifest after the other: of one, or of as many as it takes by partition."""
+    if by_partition:
+        entries = sorted(entries, key=_by_partition)
+    most = MERGED_ENTRIES if by_partition else max(1, len(entries))
+    for start in range(0, len(entries), most):
+        yield entries[start : start + most]
+
+
+def _by_partition(entry: ManifestEntry) -> tuple[tuple[bool, Any], ...]:
+    values = entry.data_file.partition
+    return tuple((values[i] is None, 0 if values[i] is None else values[i]) for i in range(len(values)))
 
 
 def _restated(entry: ManifestEntry, snapshot_id: int, *, gone: bool) -> ManifestEntry:

@@ -6,14 +6,22 @@ import datetime as dt
 
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from airflow_incremental.core.completeness import CompleteThrough
 from airflow_incremental.core.errors import ArgumentError, TableError, WatermarkLost
-from airflow_incremental.core.ranges import UTC, parse_time
+from airflow_incremental.core.ranges import EPOCH, UTC, parse_time
 from airflow_incremental.core.watermark import Published
-from airflow_incremental.iceberg.lineage import SnapshotIndex, committed_at
-from airflow_incremental.iceberg.state import is_reset, other_processes, published, published_by, state_of
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.lineage import SnapshotIndex, operation_of
+from airflow_incremental.iceberg.state import (
+    is_reset,
+    other_processes,
+    published,
+    published_by,
+    state_of,
+    words_of,
+)
 
 
 def rule_of(table: Table, declared: CompleteThrough | None) -> CompleteThrough:
@@ -30,12 +38,28 @@ def told_through(table: Table, branch: str, snapshot: Snapshot | None, rule: Com
     :raises TableError: it says something that cannot be understood.
     """
     if rule.rule == "arrival":
-        return None if snapshot is None else committed_at(snapshot)
+        return None if snapshot is None else EPOCH + dt.timedelta(milliseconds=arrived_ms(table, snapshot))
     if rule.rule == "property":
         return _of_property(table, rule.name or "")
     if rule.rule == "published":
         return _of_processes(table, branch, snapshot)
     return None
+
+
+def arrived_ms(table: Table, snapshot: Snapshot) -> int:
+    """Return when the newest rows of a snapshot had arrived, in milliseconds since 1970: a compaction brings none.
+
+    One by this package says it; behind one by another engine the history is looked at, as far as it is kept.
+    """
+    found = snapshot.timestamp_ms
+    for ancestor in SnapshotIndex(table.metadata).ancestry(snapshot.snapshot_id):
+        found = ancestor.timestamp_ms
+        if operation_of(ancestor) is not Operation.REPLACE:
+            break
+        told = words_of(ancestor).get(naming.ARRIVED)
+        if told is not None:
+            return int(told)
+    return found
 
 
 def _of_property(table: Table, name: str) -> dt.datetime | None:

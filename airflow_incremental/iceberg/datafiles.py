@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
 import pyarrow as pa
-from pyiceberg.io import FileIO
+from pyiceberg.io import FileIO, OutputFile
 from pyiceberg.io.fileformat import FileFormatFactory
 from pyiceberg.io.pyarrow import _determine_partitions, bin_pack_arrow_table, schema_to_pyarrow
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
@@ -65,8 +65,7 @@ class DataFileWriter:
 
         :raises TransformError: a row is in no partition.
         """
-        if not rows.schema.equals(self._rows_schema):
-            rows = rows.cast(self._rows_schema)
+        rows = self._typed(rows)
         parts = list(self._parts(rows))
         written = sum(p.count for p in parts)
         if written != rows.num_rows:
@@ -77,35 +76,75 @@ class DataFileWriter:
             )
         return list(ExecutorFactory.get_or_create().map(self._write_part, parts))
 
-    def _parts(self, rows: pa.Table) -> Iterator[_Part]:
+    def write_partition(self, tables: Iterator[pa.Table], like: DataFile) -> DataFile:
+        """Write rows of one partition as one file, table after table, however many there are.
+
+        :param tables: at least one, each with rows.
+        :param like: a file of that partition.
+        :raises TransformError: a row belongs to another partition, or to none.
+        """
+        first = self._typed(next(tables))
+        key = self._key(first, like)
+        output = self._new_file(key, next(self._counter))
+        with self._format.create_writer(output, self._file_schema, self._metadata.properties) as writer:
+            writer.write(relabelled(first, self._labels))
+            del first  # or it would be held to the end
+            for rows in map(self._typed, tables):
+                self._key(rows, like)
+                writer.write(relabelled(rows, self._labels))
+        return self._made(output, key, writer.result().to_serialized_dict())
+
+    def _key(self, rows: pa.Table, like: DataFile) -> PartitionKey | None:
+        """Return the one partition that all rows are in."""
+        keyed = list(self._keyed(rows))
+        key, part = keyed[0] if keyed else (None, rows.slice(0, 0))
+        if part.num_rows != rows.num_rows or (key.partition if key else Record()) != like.partition:
+            raise TransformError(
+                f"{like.file_path} holds rows of another partition than it is listed under",
+                expected="all rows of a file in its partition",
+                hint="rewrite the file with the engine that wrote it",
+            )
+        return key
+
+    def _typed(self, rows: pa.Table) -> pa.Table:
+        return rows if rows.schema.equals(self._rows_schema) else rows.cast(self._rows_schema)
+
+    def _keyed(self, rows: pa.Table) -> Iterator[tuple[PartitionKey | None, pa.Table]]:
         spec = self._metadata.spec()
         if spec.is_unpartitioned():
-            keyed: list[tuple[PartitionKey | None, pa.Table]] = [(None, rows)]
-        else:
-            split = _determine_partitions(spec, self._metadata.schema(), rows)
-            keyed = [(p.partition_key, p.arrow_table_partition) for p in split]
-        for key, part in keyed:
+            yield None, rows
+            return
+        for found in _determine_partitions(spec, self._metadata.schema(), rows):
+            yield found.partition_key, found.arrow_table_partition
+
+    def _parts(self, rows: pa.Table) -> Iterator[_Part]:
+        for key, part in self._keyed(rows):
             if part.num_rows:
                 for batches in bin_pack_arrow_table(part, self._target_bytes):
                     yield _Part(key=key, rows=batches, number=next(self._counter))
 
     def _write_part(self, part: _Part) -> DataFile:
-        mark = file_mark(self._metadata.table_uuid)
-        name = f"{mark}-{part.number:05}-{self._write_id}.{self._format.file_extension()}"
-        path = self._locations.new_data_location(name, part.key)
-        output = self._io.new_output(path)
+        output = self._new_file(part.key, part.number)
         with self._format.create_writer(output, self._file_schema, self._metadata.properties) as writer:
-            writer.write(pa.Table.from_batches([relabel(batch, self._labels) for batch in part.rows]))
+            writer.write(relabelled(pa.Table.from_batches(part.rows), self._labels))
+        return self._made(output, part.key, writer.result().to_serialized_dict())
+
+    def _new_file(self, key: PartitionKey | None, number: int) -> OutputFile:
+        mark = file_mark(self._metadata.table_uuid)
+        name = f"{mark}-{number:05}-{self._write_id}.{self._format.file_extension()}"
+        return self._io.new_output(self._locations.new_data_location(name, key))
+
+    def _made(self, output: OutputFile, key: PartitionKey | None, statistics: Mapping[str, Any]) -> DataFile:
         made = DataFile.from_args(
             content=DataFileContent.DATA,
-            file_path=path,
+            file_path=output.location,
             file_format=FileFormat.PARQUET,
-            partition=part.key.partition if part.key else Record(),
+            partition=key.partition if key else Record(),
             file_size_in_bytes=len(output),
             sort_order_id=None,
             equality_ids=None,
             key_metadata=None,
-            **writer.result().to_serialized_dict(),
+            **statistics,
         )
         made.spec_id = self._metadata.default_spec_id  # read back from a manifest it would be there
         return made
@@ -134,6 +173,11 @@ class _Relabelled:
     def __arrow_c_array__(self, requested_schema: object = None) -> tuple[Any, Any]:
         del requested_schema
         return self.schema.__arrow_c_schema__(), self.batch.__arrow_c_array__()[1]
+
+
+def relabelled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return the same rows under another schema of the same layout."""
+    return pa.Table.from_batches([relabel(batch, schema) for batch in rows.to_batches()])
 
 
 def relabel(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:

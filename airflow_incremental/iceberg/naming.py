@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
+
+from airflow_incremental.core.ranges import UTC
 
 #: Every key this package writes to a table property or a snapshot summary starts with it.
 PREFIX = "incremental."
@@ -65,8 +68,13 @@ REASON = PREFIX + "reason"
 #: Of a rollback: the first session it undid, and the one whose state holds again (empty: none).
 UNDONE = PREFIX + "undone"
 BACK_TO = PREFIX + "back-to"
+#: Of a snapshot that maintenance made: what it did.
+MAINTENANCE = PREFIX + "maintenance"
+#: Of a compaction: when the newest rows it moved had arrived, in milliseconds.
+ARRIVED = PREFIX + "arrived-ms"
 
 _STATE = PREFIX + "process."
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 #: Ids of sessions, see ``core.plan.new_session_id``.
 _SESSION = r"\d{8}T\d{6}-[0-9a-f]{8}"
 
@@ -115,6 +123,20 @@ def audit_of_ref(name: str, process: str, session: str | None = None) -> int | N
     return None if found is None else int(found[1])
 
 
+def session_of_ref(name: str) -> tuple[str, str] | None:
+    """Return the process and session whose data, scratch or audit branch a ref may be by its name, or None.
+
+    A process may be called so that its lock has such a name, too: what the ref points at decides.
+    """
+    found = re.fullmatch(rf"inc_(.+)_({_SESSION})(?:_\d+_\d+|_audit_\d+)?", name, re.DOTALL)
+    return None if found is None else (found[1], found[2])
+
+
+def session_began(session: str) -> dt.datetime:
+    """Return when a session was planned, to the second, as its id says."""
+    return dt.datetime.strptime(session.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+
+
 def failed_ref(session: str) -> str:
     """Return the branch that keeps the sealed snapshot of a failed session for inspection."""
     return f"{FAILED_PREFIX}{session}"
@@ -130,12 +152,12 @@ def quarantine_ref(process: str, session: str, part: str) -> str:
 
 def watermark_tag(process: str) -> str:
     """Return the tag that keeps the last published snapshot of a process from being expired."""
-    return f"inc_wm_{process}"
+    return f"{WATERMARK_PREFIX}{process}"
 
 
 def pin_tag(process: str, source: str) -> str:
     """Return the tag on a source that keeps the snapshot a process has consumed from being expired."""
-    return f"inc_pin_{process}_{source}"
+    return f"{PIN_PREFIX}{process}_{source}"
 
 
 def file_mark(table_uuid: object) -> str:
@@ -143,4 +165,12 @@ def file_mark(table_uuid: object) -> str:
     return f"inc-{table_uuid}"
 
 
+def table_of_file(name: str) -> str | None:
+    """Return the uuid of the table whose session wrote a file of this name, or None if no session did."""
+    found = re.search(rf"inc-({_UUID})", name)
+    return None if found is None else found[1]
+
+
 FAILED_PREFIX = "inc_failed_"
+PIN_PREFIX = "inc_pin_"
+WATERMARK_PREFIX = "inc_wm_"
