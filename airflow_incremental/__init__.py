@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_incremental.operators.assets import iceberg_asset
     from airflow_incremental.operators.emit import EmitSignalOperator, emit_signal
     from airflow_incremental.operators.load import IncrementalLoadOperator
+    from airflow_incremental.operators.maintain import MaintainTableOperator
     from airflow_incremental.operators.matches import ClaimMatchesOperator, claim_matches
     from airflow_incremental.operators.restate import restate_params
     from airflow_incremental.operators.rollback import RollbackOperator
@@ -66,6 +67,7 @@ __all__ = [
     "IncrementalError",
     "IncrementalLoad",
     "IncrementalLoadOperator",
+    "MaintainTableOperator",
     "NotNull",
     "NullFraction",
     "PythonCheck",
@@ -116,6 +118,7 @@ _HOMES = {
     "IncrementalError": "airflow_incremental.core.errors",
     "IncrementalLoad": "airflow_incremental.task_groups.load",
     "IncrementalLoadOperator": "airflow_incremental.operators.load",
+    "MaintainTableOperator": "airflow_incremental.operators.maintain",
     "NotNull": _AUDITS,
     "NullFraction": _AUDITS,
     "PythonCheck": _AUDITS,

@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_incremental.operators.emit",
                     "airflow_incremental.operators.load",
+                    "airflow_incremental.operators.maintain",
                     "airflow_incremental.operators.matches",
                     "airflow_incremental.operators.rollback",
                     "airflow_incremental.operators.spark_load",

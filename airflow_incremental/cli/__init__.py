@@ -17,7 +17,7 @@ from airflow_incremental.core.errors import IncrementalError
 
 app = typer.Typer(
     name="airflow-incremental",
-    help="Loads, what people do to them by hand, signals and the session log of airflow-incremental.",
+    help="Loads, what people do to them by hand, maintenance, signals and the session log of airflow-incremental.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,7 +31,7 @@ def main() -> None:
     # It logs to what the standard output is when it is imported, and that is where the answer of a command goes.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "WARNING")
     with redirect_stdout(sys.stderr):
-        from airflow_incremental.cli import plan, rollback, session, signals, store, subscriptions, watermark
+        from airflow_incremental.cli import maintain, plan, rollback, session, signals, store, subscriptions, watermark
 
     app.command()(plan.plan)
     app.add_typer(store.app, name="store")
@@ -40,6 +40,7 @@ def main() -> None:
     app.command("rollback")(rollback.rollback)
     app.add_typer(watermark.app, name="watermark")
     app.add_typer(session.app, name="session")
+    app.command("maintain")(maintain.maintain)
     try:
         app()
     except IncrementalError as error:
