@@ -14,12 +14,12 @@ from pyiceberg.table import Table
 from airflow_incremental.core.errors import ArgumentError, IncrementalError, TableError
 from airflow_incremental.core.maintenance import MaintenancePolicy
 from airflow_incremental.core.ranges import UTC, format_time
-from airflow_incremental.iceberg import compaction, expiry
+from airflow_incremental.iceberg import compaction, expiry, sweep
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.compaction import Compaction
 from airflow_incremental.iceberg.expiry import Expiry
 from airflow_incremental.iceberg.garbage import NOT_COLLECTED, is_collected
-from airflow_incremental.iceberg.sweep import Leftover, remove, unreferenced
+from airflow_incremental.iceberg.sweep import Leftover
 from airflow_incremental.iceberg.targets import targets_in
 from airflow_incremental.iceberg.waiting import find_table
 
@@ -185,12 +185,12 @@ def _orphans(
     if not is_collected(table):
         return (), (), (f"no orphans were looked for: {NOT_COLLECTED}",)
     try:
-        found = unreferenced(table, older_than=policy.orphans_older_than)
+        found = sweep.unreferenced(table, older_than=policy.orphans_older_than)
     except (ArgumentError, TableError) as error:
         return (), (), (f"no orphans were looked for: {error.found}",)
     going = tuple(f for f in found if f.ours or policy.delete_foreign_orphans)
     if not dry_run:
-        remove(table, going)
+        sweep.remove(table, going)
     return going, tuple(f for f in found if f not in going), ()
 
 

@@ -38,6 +38,29 @@ class Events:
                 os.kill(os.getpid(), self.sig)
 
 
+def _instrument_deletions(events: Events) -> None:
+    """Also count before and after every file that is deleted."""
+    from pyiceberg.io.pyarrow import PyArrowFileIO
+
+    from airflow_incremental.iceberg import sweep
+
+    delete, remove = PyArrowFileIO.delete, sweep.remove
+
+    def delete_file(self: Any, location: Any) -> None:
+        events("before deletion")
+        delete(self, location)
+        events("after deletion")
+
+    def remove_files(table: Any, found: Any) -> None:
+        for item in found:
+            events("before deletion")
+            remove(table, [item])
+            events("after deletion")
+
+    PyArrowFileIO.delete = delete_file  # type: ignore[method-assign]
+    sweep.remove = remove_files
+
+
 def _instrument(events: Events) -> None:
     from pyiceberg.catalog.sql import SqlCatalog
     from pyiceberg.io.pyarrow import PyArrowFile
@@ -80,8 +103,13 @@ def _instrument(events: Events) -> None:
     PyArrowFile.create = create_file  # type: ignore[method-assign]
 
 
-def _main(at: int | None, sig: int, report: Any, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    _instrument(Events(at, sig, report))
+def _main(
+    at: int | None, sig: int, report: Any, work: Callable[..., Any], args: tuple[Any, ...], *, deletions: bool
+) -> None:
+    events = Events(at, sig, report)
+    _instrument(events)
+    if deletions:
+        _instrument_deletions(events)
     try:
         work(*args)
     except BaseException as error:  # noqa: BLE001  (the parent asks how the child ended)
@@ -91,13 +119,28 @@ def _main(at: int | None, sig: int, report: Any, work: Callable[..., Any], args:
 
 
 class Child:
-    """A child that runs ``work(*args)`` and sends itself ``sig`` at event number ``at`` (counted from 1)."""
+    """A child that runs ``work(*args)`` and sends itself ``sig`` at event number ``at`` (counted from 1).
 
-    def __init__(self, work: Callable[..., Any], *args: Any, at: int | None = None, sig: int = signal.SIGKILL) -> None:
+    :param deletions: whether deletions of files are events, too.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Any],
+        *args: Any,
+        at: int | None = None,
+        sig: int = signal.SIGKILL,
+        deletions: bool = False,
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(_PRELOAD)
         self.reader, writer = context.Pipe(duplex=False)
-        self.process: BaseProcess = context.Process(target=_main, args=(at, sig, writer, work, args), daemon=True)
+        self.process: BaseProcess = context.Process(
+            target=_main,
+            args=(at, sig, writer, work, args),
+            kwargs={"deletions": deletions},
+            daemon=True,
+        )
         self.process.start()
         writer.close()
         self.events: list[str] = []
