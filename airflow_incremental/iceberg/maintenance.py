@@ -125,6 +125,25 @@ def maintain(
     :raises TableError: the table, or a consumer, does not exist or is damaged.
     """
     now = dt.datetime.now(UTC) if now is None else now
+    try:
+        return _maintain(catalog, identifier, policy, consumers=consumers, dry_run=dry_run, now=now)
+    except FileNotFoundError as error:
+        raise TableError(
+            f"a file that {identifier} refers to is missing: {error}",
+            expected="all manifests and data files of the snapshots that are kept",
+            hint="restore it, or expire the snapshots that have it by their ids; what was not deleted yet is left as it is",
+        ) from error
+
+
+def _maintain(
+    catalog: Catalog,
+    identifier: str,
+    policy: MaintenancePolicy,
+    *,
+    consumers: Iterable[str],
+    dry_run: bool,
+    now: dt.datetime,
+) -> Maintained:
     names = [name for name in _tables(catalog, consumers) if name != identifier]
 
     def load_consumers() -> Sequence[Table]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 
-from airflow_incremental.core.ranges import UTC
+from airflow_incremental.core.ranges import EPOCH, UTC
 
 #: Every key this package writes to a table property or a snapshot summary starts with it.
 PREFIX = "incremental."
@@ -133,7 +133,9 @@ def session_of_ref(name: str) -> tuple[str, str] | None:
 
 
 def session_began(session: str) -> dt.datetime:
-    """Return when a session was planned, to the second, as its id says."""
+    """Return when a session was planned, to the second, as its id says; long ago if it says nothing."""
+    if re.fullmatch(_SESSION, session) is None:
+        return EPOCH
     return dt.datetime.strptime(session.partition("-")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
 
 

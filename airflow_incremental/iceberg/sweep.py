@@ -171,6 +171,8 @@ def _may_be_ours(table: Table, info: pafs.FileInfo, others: Collection[str]) -> 
     """
     if info.path.endswith((_METADATA, "version-hint.text")) or any(info.path.startswith(f"{o}/") for o in others):
         return False
+    if info.base_name.startswith((".", "_")):  # checksums and marks of file systems and jobs, hidden to Iceberg, too
+        return False
     return naming.table_of_file(info.base_name) in (None, str(table.metadata.table_uuid))
 
 

@@ -14,16 +14,24 @@ from hypothesis import strategies as st
 from airflow_incremental.core.maintenance import MaintenancePolicy
 from tests.property.chain_histories import Tick, everything, settings_of
 from tests.property.chain_histories import histories as chains
-from tests.property.histories import histories, repartition, rewrites, rollbacks
+from tests.property.histories import (
+    ForeignCommit,
+    Land,
+    RollBack,
+    Run,
+    Update,
+    histories,
+    repartition,
+    rewrites,
+    rollbacks,
+)
 from tests.property.test_sessions import ADOPT, play
 from tests.support.chain import PROCESSES, Chain, Setting
 from tests.support.maintaining import KEEN, maintained, policies
 from tests.support.naive import Rule
 from tests.support.world import SOURCE, TARGET, World
 
-slow = settings(
-    max_examples=settings().max_examples * 3 // 10, suppress_health_check=[HealthCheck.too_slow], deadline=None
-)
+slow = settings(max_examples=settings().max_examples // 5, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 # Deleting hours without rows is part of the histories.
 pytestmark = pytest.mark.filterwarnings("ignore:Delete operation did not match any records")
 
@@ -39,15 +47,47 @@ class Maintain:
         maintained(world.catalog, self.table, self.policy, consumers=[TARGET])
 
 
-maintenance = st.builds(Maintain, st.sampled_from([SOURCE, TARGET]), policies)
+#: Of the source, the target or both, keen as often as not.
+_tables = st.sampled_from([(SOURCE,), (TARGET,), (SOURCE, TARGET)])
+_policies = st.one_of(st.just(KEEN), policies)
+maintenance = st.builds(lambda tables, policy: [Maintain(table, policy) for table in tables], _tables, _policies)
+
+
+def strewn(history: st.SearchStrategy[list[object]]) -> st.SearchStrategy[list[Any]]:
+    """Return histories with maintenance after most of what happens in them."""
+
+    def with_maintenance(actions: list[Any]) -> st.SearchStrategy[list[Any]]:
+        between = st.lists(st.one_of(st.just([]), maintenance), min_size=len(actions) - 1, max_size=len(actions) - 1)
+        return between.map(
+            lambda found: [a for pair in zip(actions, [*found, []], strict=True) for a in (pair[0], *pair[1])]
+        )
+
+    return history.flatmap(with_maintenance)
+
+
+#: What each run has to see has been compacted, and more than once, with what was there before; and history is cut.
+KEENLY: list[Any] = [
+    *(Land((0, 1)), Run()),
+    *(
+        Land((0, 5)),
+        Land((1,)),
+        Maintain(SOURCE, KEEN),
+        Land((2,)),
+        Maintain(SOURCE, KEEN),
+        Maintain(TARGET, KEEN),
+        Run(),
+    ),
+    *(Land((3,)), ForeignCommit(), Maintain(TARGET, KEEN), RollBack(1), Maintain(TARGET, KEEN), Run()),
+]
 
 
 @slow
 @given(
-    histories(rollbacks, maintenance, maintenance, maintenance),
+    strewn(histories(rollbacks)),
     st.sampled_from([(), (("day", "ts"),)]),
     st.sampled_from(["1", "2"]),
 )
+@example(KEENLY, (), "2")
 def test_append(actions: list[Any], source_fields: tuple[tuple[str, str], ...], version: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         world = World(home=Path(home), mode="append", source_fields=source_fields, policies=ADOPT)
@@ -57,10 +97,11 @@ def test_append(actions: list[Any], source_fields: tuple[tuple[str, str], ...], 
 
 @slow
 @given(
-    histories(rewrites, rollbacks, repartition, maintenance, maintenance, maintenance, maintenance),
+    strewn(histories(rewrites, rollbacks, repartition)),
     st.sampled_from([(), (("day", "ts"),), (("hour", "ts"),)]),
     st.sampled_from(["hour", "day"]),
 )
+@example([*KEENLY, Update(0, 7), Land((4,)), Maintain(SOURCE, KEEN), Run()], (), "hour")
 def test_overwrite(actions: list[Any], source_fields: tuple[tuple[str, str], ...], unit: str) -> None:
     with tempfile.TemporaryDirectory() as home:
         world = World(

@@ -320,6 +320,26 @@ def test_an_open_session_whose_plan_cannot_be_read_keeps_everything(
     assert "the plan is of version 99" in done.all_notes[0]
 
 
+def test_a_table_without_a_snapshot(catalog: Catalog) -> None:
+    table = make_table(catalog)
+    assert set(maintained(catalog, "raw.events").counts.values()) == {0}
+    assert table.refresh().metadata.snapshots == []
+
+
+def test_a_file_that_is_missing_is_said_and_nothing_more_goes(catalog: Catalog) -> None:
+    table = make_table(catalog)
+    for n in range(3):
+        append(table, (n, at(n)))
+    table.delete("id = 1")
+    current = table.refresh().current_snapshot()
+    assert current is not None
+    Path(plain_path(current.manifest_list)).unlink()
+    before = on_disk(table)
+    with pytest.raises(TableError, match=r"a file that raw\.events refers to is missing: .*snap-"):
+        maintain(catalog, "raw.events", EXPIRE)
+    assert on_disk(table) == before
+
+
 def test_a_commit_in_between_is_looked_at_anew(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """A branch that is set to an old snapshot while the expiry is on its way keeps it."""
     table = make_table(catalog)

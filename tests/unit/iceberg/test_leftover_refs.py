@@ -123,6 +123,7 @@ def test_orphans_of_others_are_listed_and_go_only_if_that_is_asked_for(world: Wo
     below.append(row(below).read_all())
     own = write(target, row(target), write_id=uuid.uuid4(), check=None).files[0].file_path
     foreign = [stray(target, f"data/{uuid.uuid4()}.parquet"), stray(target, "metadata/snap-1-0.avro")]
+    hidden = [stray(target, "data/.part.parquet.crc"), stray(target, "data/_SUCCESS")]
     other = stray(target, f"data/{naming.file_mark(uuid.uuid4())}-00000.parquet")
     done = maintained(world.catalog, TARGET)
     assert [f.path for f in done.orphans] == [plain_path(own)]
@@ -131,6 +132,7 @@ def test_orphans_of_others_are_listed_and_go_only_if_that_is_asked_for(world: Wo
     done = maintained(world.catalog, TARGET, attrs.evolve(KEEN, delete_foreign_orphans=True))
     assert {Path(f.path) for f in done.orphans} == set(foreign)
     assert not any(p.exists() for p in foreign)
+    assert all(p.exists() for p in hidden)
     assert other.exists(), "it bears the mark of another table"
     assert below.refresh().scan().to_arrow().num_rows == 1
     world.check()
