@@ -18,6 +18,8 @@ Part = Literal["refs", "expire", "compact", "orphans"]
 PARTS: tuple[Part, ...] = get_args(Part)
 #: As in Iceberg's own ``remove_orphan_files``: longer than any commit takes.
 ORPHAN_AGE = dt.timedelta(days=3)
+#: A younger file may be about to be committed by somebody: another compaction, a load that holds no lock. Spark's least age, too.
+LEAST_ORPHAN_AGE = dt.timedelta(days=1)
 #: Manifests of a snapshot beyond which small ones are merged; Iceberg's default for its own merging.
 MANY_MANIFESTS = 100
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -33,7 +35,7 @@ class MaintenancePolicy:
         (``history.expire.max-snapshot-age-ms``), else Iceberg's default of five days.
     :param retain_last: newest snapshots of ``main`` that stay however old they are; None: what the table says
         (``history.expire.min-snapshots-to-keep``), else one.
-    :param orphans_older_than: files that nothing refers to may go when they are older than this.
+    :param orphans_older_than: files that nothing refers to may go when they are older than this: a day at least.
     :param delete_foreign_orphans: whether such files go although their names do not show that a session wrote them for the table.
     :param compact: partitions with more small files than this are rewritten; None rewrites none.
     :param target_file_size: bytes a rewritten file should have; a file is small below three quarters of it. None: what the table
@@ -73,9 +75,7 @@ class MaintenancePolicy:
             if expire_older_than is None
             else read_age(expire_older_than, what="expire_older_than"),
             retain_last=None if retain_last is None else _count(retain_last, what="retain_last", least=1),
-            orphans_older_than=ORPHAN_AGE
-            if orphans_older_than is None
-            else read_age(orphans_older_than, what="orphans_older_than"),
+            orphans_older_than=ORPHAN_AGE if orphans_older_than is None else _orphan_age(orphans_older_than),
             delete_foreign_orphans=read_flag(delete_foreign_orphans, what="delete_foreign_orphans"),
             compact=None if compact is None else _count(compact, what="compact", least=1),
             target_file_size=None if target_file_size is None else read_size(target_file_size, what="target_file_size"),
@@ -98,6 +98,17 @@ def read_age(value: Any, *, what: str) -> dt.timedelta:
             f"{what} is {value!r}", expected="a timedelta, or a number and one of s m h d w, such as '7d'"
         )
     return value
+
+
+def _orphan_age(value: Any) -> dt.timedelta:
+    age = read_age(value, what="orphans_older_than")
+    if age < LEAST_ORPHAN_AGE:
+        raise ArgumentError(
+            f"orphans_older_than is {value!r}",
+            expected="a day or more: a younger file may be about to be committed by somebody",
+            hint="to look for none, leave 'orphans' out of parts",
+        )
+    return age
 
 
 def read_size(value: Any, *, what: str) -> int:

@@ -49,7 +49,8 @@ class MaintainTableOperator(BaseOperator):
         table's property ``history.expire.max-snapshot-age-ms``, else five days.
     :param retain_last: newest snapshots of ``main`` that stay however old they are. Default: the table's property
         ``history.expire.min-snapshots-to-keep``, else one.
-    :param orphans_older_than: age from which files that nothing refers to may go; at least as long as any write takes.
+    :param orphans_older_than: age from which files that nothing refers to may go; a day or more, because a
+        younger one may be about to be committed. Default: three days.
     :param delete_foreign_orphans: whether such files go, too, that no session of this package wrote. Default: they are counted.
     :param compact: partitions with more small files than this become few files. Default: none is rewritten.
     :param target_file_size: bytes of a rewritten file, or text such as ``128MiB``; a file is small below three quarters of it.

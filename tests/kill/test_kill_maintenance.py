@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import shutil
 import uuid
 from pathlib import Path
 
+import attrs
 import pyarrow as pa
 
+from airflow_incremental.core.maintenance import LEAST_ORPHAN_AGE
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.garbage import plain_path
 from airflow_incremental.iceberg.maintenance import maintain
 from airflow_incremental.iceberg.sweep import leftovers, referenced
 from airflow_incremental.iceberg.writer import write
 from airflow_incremental.sessions import steps
-from tests.kill.test_kill import NOW, Restored, places
+from tests.kill.test_kill import NOW, Restored, places, run_session
 from tests.support.killing import Child
 from tests.support.maintaining import KEEN
 from tests.support.world import SOURCE, TARGET, World, hour
@@ -22,9 +25,13 @@ from tests.support.world import SOURCE, TARGET, World, hour
 OVER = "20240101T000000-0123abcd"
 
 
-def keep_up(home: Path, table: str) -> None:
-    """What a maintenance task does."""
-    maintain(World(home=home, mode="append").catalog, table, KEEN, consumers=[TARGET])
+def keep_up(home: Path, table: str, age: dt.timedelta = NOW) -> None:
+    """What a maintenance task does.
+
+    :param age: of orphans that may go.
+    """
+    policy = attrs.evolve(KEEN, orphans_older_than=age)
+    maintain(World(home=home, mode="append").catalog, table, policy, consumers=[TARGET])
 
 
 def prepare(world: World) -> None:
@@ -111,4 +118,25 @@ def test_a_source_is_maintained_by_a_task_that_is_killed(tmp_path: Path) -> None
         world.check()
         maintain(world.catalog, SOURCE, KEEN, consumers=[TARGET])
         assert steps.run(world.process("third")).outcome == "nothing_to_do"
+        world.check()
+
+
+def test_two_at_once_and_a_load_beside_them(tmp_path: Path) -> None:
+    home = tmp_path / "world"
+    restored = Restored(home, "append")
+    prepare(restored.world)
+    restored = _again(restored)
+    for _ in range(3):
+        world = restored()
+        world.land(1.9, 7)
+        children = [
+            # What the other is about to commit is an orphan until then, and younger than any that may go.
+            *(Child(keep_up, home, TARGET, LEAST_ORPHAN_AGE) for _ in range(2)),
+            Child(run_session, home, "append", "beside"),
+        ]
+        codes = [child.wait(120) for child in children]
+        assert codes == [0, 0, 0], [child.events[-1] for child in children]
+        world.check()
+        maintain(world.catalog, TARGET, KEEN)
+        assert leftovers(world.target, older_than=NOW) == []
         world.check()

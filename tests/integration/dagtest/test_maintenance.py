@@ -18,7 +18,6 @@ def test_a_load_that_keeps_its_tables_small(make_world: Worlds, dag_id: str) -> 
             iceberg_conn_id=CONN_ID,
             expire_older_than="0s",
             retain_last="{{ params.keep }}",
-            orphans_older_than="0s",
             compact=2,
             dry_run="{{ params.dry }}",
         )
@@ -28,7 +27,6 @@ def test_a_load_that_keeps_its_tables_small(make_world: Worlds, dag_id: str) -> 
             iceberg_conn_id=CONN_ID,
             expire_older_than="0s",
             retain_last=2,
-            orphans_older_than="0s",
             compact=2,
         )
         load >> told >> done

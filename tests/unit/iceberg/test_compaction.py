@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -20,7 +21,7 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.types import ListType, LongType, NestedField, StringType, StructType, TimestamptzType
 
 from airflow_incremental.core.maintenance import MaintenancePolicy
-from airflow_incremental.iceberg import build
+from airflow_incremental.iceberg import build, compaction
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import position_of
 from airflow_incremental.iceberg.maintenance import maintain
@@ -284,6 +285,19 @@ def test_rows_are_shared_out_among_files_of_the_target_size(catalog: Catalog) ->
     assert done.compaction.files_after == 3
     assert [f.record_count for f in now(table)] == [2667, 2667, 2666]
     assert [r[0] for r in own_order(table)] == [r for n in range(8) for r in range(1000 * n, 1000 * n + 1000)]
+
+
+def test_memory_is_bounded_by_a_row_group(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = make_table(catalog)
+    for n in range(5):
+        append(table, *((1000 * n + i, at(i)) for i in range(1000)))
+    monkeypatch.setattr(compaction, "_GROUP_ROWS", 1500)
+    assert maintained(catalog, NAME, COMPACT).compaction.files_after == 1
+    (file,) = now(table)
+    with table.io.new_input(file.file_path).open() as stream:
+        groups = pq.ParquetFile(stream).metadata
+    assert [groups.row_group(n).num_rows for n in range(groups.num_row_groups)] == [2000, 2000, 1000]
+    assert [r[0] for r in own_order(table)] == list(range(5000))
 
 
 def own_order(table: Table) -> Sequence[tuple[int]]:

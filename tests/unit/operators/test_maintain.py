@@ -35,6 +35,7 @@ def make(**changes: Any) -> MaintainTableOperator:
         ({"expire_older_than": 7}, ["expire_older_than is 7"]),
         ({"expire_older_than": dt.timedelta(days=-1)}, ["expire_older_than is '-86400s'"]),
         ({"orphans_older_than": "3 months"}, ["orphans_older_than is '3 months'"]),
+        ({"orphans_older_than": "23h"}, ["orphans_older_than is '23h'", "a day or more"]),
         ({"retain_last": 0}, ["retain_last is 0", "1 or more"]),
         ({"retain_last": True}, ["retain_last is True"]),
         ({"compact": 0.5}, ["compact is 0.5"]),
@@ -60,7 +61,7 @@ def test_what_people_write_is_read() -> None:
         parts=["orphans", "expire"],
         expire_older_than="2w",
         retain_last="10",
-        orphans_older_than=dt.timedelta(hours=1),
+        orphans_older_than=dt.timedelta(hours=25),
         delete_foreign_orphans="True",
         compact=" 5 ",
         target_file_size="1.5MiB",
@@ -70,7 +71,7 @@ def test_what_people_write_is_read() -> None:
         parts=("expire", "orphans"),
         expire_older_than=dt.timedelta(weeks=2),
         retain_last=10,
-        orphans_older_than=dt.timedelta(hours=1),
+        orphans_older_than=dt.timedelta(hours=25),
         delete_foreign_orphans=True,
         compact=5,
         target_file_size=3 * 2**19,
@@ -126,7 +127,6 @@ def test_the_result_says_what_was_done(world: World) -> None:
     keen: dict[str, Any] = {
         "tables": [SOURCE, TARGET],
         "expire_older_than": "0s",
-        "orphans_older_than": "0s",
         "compact": "2",
     }
     told = make(**keen, dry_run="true").execute({})
