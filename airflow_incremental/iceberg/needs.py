@@ -22,7 +22,7 @@ from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import snapshot_index
 from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.lineage import committed_at
-from airflow_incremental.iceberg.state import other_processes, process_of, published, words_of
+from airflow_incremental.iceberg.state import other_processes, published, state_of, words_of
 
 
 @attrs.frozen(kw_only=True)
@@ -150,12 +150,12 @@ def _stands_alone(name: str, words: Mapping[str, str]) -> bool:
 
 
 def _of_publishes(table: Table, doubts: list[str]) -> Iterator[Hold]:
-    """Yield the publishes from which the watermarks of the table's own processes are read."""
+    """Yield the snapshots from which the watermarks of the table's own processes are read, or that there is none since a reset."""
     tags = {name.removeprefix(naming.WATERMARK_PREFIX) for name in table.metadata.refs if _is_watermark(name)}
     # A process that was retired has neither, and its publishes are history like any other.
     waiting = {*other_processes(table, ""), *tags}
     for snapshot in main_lineage(table):
-        process = process_of(snapshot)
+        process = state_of(snapshot)
         if process in waiting:
             waiting.remove(process)
             yield Hold(snapshot_id=snapshot.snapshot_id, by=f"the watermark of process {process!r}", follows=True)
@@ -182,7 +182,7 @@ def _of_consumer(table: Table, consumer: Table, doubts: list[str]) -> Iterator[H
     uuid, target = str(table.metadata.table_uuid), ".".join(consumer.name())
     for process, stored in other_processes(consumer, "").items():
         # The property may be ahead of a target that was rolled back; both are where the process may stand.
-        known = [Watermark.from_json(stored["watermark"])]
+        known = [] if stored["watermark"] is None else [Watermark.from_json(stored["watermark"])]
         try:
             last = published(consumer, process)
         except WatermarkLost:
