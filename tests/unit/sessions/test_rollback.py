@@ -320,6 +320,25 @@ def test_a_commit_that_comes_in_between_is_noticed(tmp_path: Path, monkeypatch: 
     assert len(calls) == 2
 
 
+def test_a_session_that_opens_in_between_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world, (_, two) = loaded_twice(tmp_path, "overwrite")
+    built = rollback.build_record
+
+    def late(table: Any, **arguments: Any) -> Any:
+        found = built(table, **arguments)
+        world.land(7)
+        assert isinstance(plan(world.process("third")), Session)
+        return found
+
+    monkeypatch.setattr(rollback, "build_record", late)
+    with pytest.raises(SessionBusy):
+        rolled_back(world, two.session)
+    assert last_of(world) == two
+    monkeypatch.undo()
+    steps.run(world.process("third"))
+    world.check()
+
+
 def test_pins_follow(tmp_path: Path) -> None:
     world, (one, two) = loaded_twice(tmp_path, "append")
     tag = naming.pin_tag(world.name, "events")
