@@ -20,6 +20,7 @@ from benchmarks.timing import ROOT
 NAMES = {
     "planning": "finding out what changed",
     "commits": "a session against the length of history",
+    "maintenance": "thousands of sessions, with maintenance now and then",
     "noop": "a run with nothing to do",
     "parse": "importing the package in a DAG file",
     "memory": "a load larger than memory",
