@@ -146,7 +146,7 @@ def compact(catalog: Catalog, table: Table, policy: MaintenancePolicy) -> Compac
         if head is None or not _same_shape(table.metadata, now.metadata):
             return None
         listed = head.manifests(now.io)
-        live = _live(now, listed)
+        live = _live(now, listed) if done else {}
         deletes = row_deletes(now, head)
         committed = [item for item in done if _holds(item, live, deletes)]
         together = _to_merge(now.metadata, listed, policy)
@@ -211,8 +211,13 @@ def _plan(table: Table, policy: MaintenancePolicy) -> _Plan:
         return _Plan(notes=tuple(f"nothing was compacted: {why}" for why in doubts))
     listed = head.manifests(table.io)
     notes: list[str] = []
-    groups = _groups(table, head, listed, policy, notes) if policy.compact is not None else ()
-    return _Plan(groups=tuple(groups), merged=tuple(_to_merge(table.metadata, listed, policy)), notes=tuple(notes))
+    groups: tuple[Group, ...] = ()
+    try:
+        if policy.compact is not None:
+            groups = tuple(_groups(table, head, listed, policy, notes))
+    except TableError as error:
+        notes.append(f"no file was compacted: {error.found}")
+    return _Plan(groups=groups, merged=tuple(_to_merge(table.metadata, listed, policy)), notes=tuple(notes))
 
 
 def _groups(
@@ -354,14 +359,25 @@ def _with_bounds_of(metadata: TableMetadata, files: Sequence[DataFile]) -> Table
 
 
 def _live(table: Table, listed: Sequence[ManifestFile]) -> dict[str, LiveFile]:
-    """Return path -> the live data file of a snapshot."""
-    return {
-        entry.data_file.file_path: LiveFile(manifest, entry)
-        for manifest in listed
-        if manifest.content == ManifestContent.DATA
-        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-        if entry.data_file.content == DataFileContent.DATA
-    }
+    """Return path -> the live data file of a snapshot.
+
+    :raises TableError: a file is listed twice.
+    """
+    found: dict[str, LiveFile] = {}
+    for manifest in listed:
+        if manifest.content != ManifestContent.DATA:
+            continue
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            path = entry.data_file.file_path
+            if path in found:
+                raise TableError(
+                    f"{path} is listed twice in one snapshot of {'.'.join(table.name())}, so its rows count twice",
+                    expected="each data file once",
+                    hint="delete the file from the table by its path and append it again, once",
+                )
+            if entry.data_file.content == DataFileContent.DATA:
+                found[path] = LiveFile(manifest, entry)
+    return found
 
 
 def _hiding(group: Group, deletes: RowDeletesIndex) -> dict[str, frozenset[str]]:

@@ -328,6 +328,18 @@ def copy_of(file: DataFile, **changes: Any) -> DataFile:
     return made
 
 
+def test_a_file_that_is_listed_twice_keeps_counting_twice(catalog: Catalog) -> None:
+    table = make_table(catalog)
+    append(table, (1, at(1)))
+    (file,) = now(table)
+    commit_snapshot(table, Operation.APPEND, added=[file])
+    append(table, (2, at(2)))
+    done = maintained(catalog, NAME, attrs.evolve(COMPACT, merge_manifests=1))
+    assert any("no file was compacted" in note and "listed twice" in note for note in done.all_notes)
+    assert done.compaction.manifests == 3
+    assert [i for i, _ in rows_at(table)] == [1, 1, 2]
+
+
 def test_many_small_manifests_become_few_by_partition(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make_table(catalog, partition_by=[("hour", "ts")])
     base = [append(table, (n, at(n)), (50 + n, at(99 - n))).snapshot_id for n in range(6)][2]
