@@ -183,7 +183,9 @@ def compact(catalog: Catalog, table: Table, policy: MaintenancePolicy) -> Compac
     lost = [item for item in done if item not in committed or landed is None]
     if lost:
         notes.append(f"{len(lost)} partitions were changed by others meanwhile; the next run compacts them")
-        discard(table.io, tuple(f.file_path for item in lost for f in item.files))
+        # An attempt that seemed to fail may have landed all the same, and its snapshot be gone since: the sweep looks closer.
+        if landed is not None or not made:
+            discard(table.io, tuple(f.file_path for item in lost for f in item.files))
     kept = [item for item in committed if landed is not None]
     return Compaction(
         snapshot_id=landed,

@@ -15,12 +15,14 @@ from pyiceberg.types import StringType
 
 from airflow_incremental.iceberg.garbage import plain_path
 from airflow_incremental.iceberg.maintenance import Maintained, maintain
+from airflow_incremental.iceberg.sweep import leftovers
 from airflow_incremental.sessions import steps
-from tests.support.maintaining import KEEN
+from tests.support.maintaining import KEEN, NOW
 from tests.support.tables import (
     append,
     at,
     delete_rows_by_position,
+    expire,
     head,
     live_files,
     make_table,
@@ -116,7 +118,30 @@ def test_another_schema_or_spec_meanwhile_leaves_all_to_the_next_run(
     assert done.compaction.snapshot_id is None
     assert "2 partitions were changed by others" in done.all_notes[0]
     assert rows_at(table.refresh()) == before
-    assert orphans(table) == []
+    left = orphans(table)
+    assert len(left) == 2
+    assert {f.path for f in leftovers(table, older_than=NOW)} >= set(left), "the sweep takes them"
+
+
+def test_an_answer_that_got_lost_with_all_that_came_after(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit landed unseen, and its snapshot is expired before the next look: what it wrote is live and stays."""
+    kind, lost = type(table.catalog), []
+    real = kind.commit_table
+
+    def commit_table(self: Catalog, found: Table, requirements: Any, updates: Any) -> Any:
+        answer = real(self, found, requirements, updates)
+        if not lost:
+            lost.append(1)
+            append(table, (99, at(5)))
+            head_now = head(table).snapshot_id
+            expire(table, [s.snapshot_id for s in table.metadata.snapshots if s.snapshot_id != head_now])
+            raise CommitStateUnknownException("no answer")
+        return answer
+
+    before = rows_at(table)
+    monkeypatch.setattr(kind, "commit_table", commit_table)
+    maintain(table.catalog, NAME, COMPACT)
+    assert rows_at(table.refresh()) == sorted([*before, (99, at(5))])
 
 
 def test_an_answer_that_got_lost(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
