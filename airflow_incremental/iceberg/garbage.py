@@ -66,6 +66,11 @@ def garbage(
     found: dict[str, tuple[DataFileContent, int]] = {}
     for entry in _entries(reader, list(going.values()), missing=True):
         found[entry.data_file.file_path] = (entry.data_file.content, entry.data_file.file_size_in_bytes)
+    # What a snapshot that goes removed may be listed as that in a manifest that stays, for other files' sake.
+    expired = {snapshot.snapshot_id for snapshot in gone}
+    for entry in _entries(reader, [m for m in listed if m.added_snapshot_id in expired and m.deleted_files_count != 0]):
+        if entry.status == ManifestEntryStatus.DELETED and entry.snapshot_id in expired:
+            found[entry.data_file.file_path] = (entry.data_file.content, entry.data_file.file_size_in_bytes)
     if found:
         for path in live_paths(reader, listed, kept):
             found.pop(path, None)

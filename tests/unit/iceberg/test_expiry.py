@@ -25,7 +25,7 @@ from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
 from tests.support.maintaining import KEEN, NOW, maintained
-from tests.support.tables import append, at, expire, make_table, roll_back, rows_at, sql_catalog
+from tests.support.tables import append, at, expire, make_table, overwrite_files, roll_back, rows_at, sql_catalog
 from tests.support.world import SOURCE, TARGET, World, hour
 
 EXPIRE = attrs.evolve(KEEN, parts=("refs", "expire"))
@@ -86,6 +86,18 @@ def test_replaced_files_go_with_the_last_snapshot_that_needs_them(world: World) 
     assert set(second.expiry.files.data) == replaced
     nothing_lost_or_left(world.target)
     world.check()
+
+
+def test_removed_files_go_although_the_manifest_that_says_so_stays(catalog: Catalog) -> None:
+    table = make_table(catalog, partition_by=[("hour", "ts")])
+    append(table, (1, at(0)), (2, at(1)))
+    gone = next(task.file.file_path for task in table.scan().plan_files())
+    overwrite_files(table, removed=[gone], rows=[(3, at(5))])
+    assert maintained(catalog, "raw.events", EXPIRE).expiry.files.data == (), "the head removed it"
+    append(table, (4, at(6)))
+    # The manifest that lists it as removed also lists a file that stays.
+    assert maintained(catalog, "raw.events", EXPIRE).expiry.files.data == (gone,)
+    nothing_lost_or_left(table)
 
 
 def test_an_open_session_keeps_what_it_was_planned_on(world: World) -> None:
