@@ -9,7 +9,6 @@ commit asserts ``main``; if it moved, what still holds of the work is committed 
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import uuid
@@ -17,7 +16,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
-import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestFile
 from pyiceberg.table import Table, TableProperties
@@ -42,7 +40,7 @@ from airflow_incremental.iceberg.datafiles import DataFileWriter
 from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.needs import needs_of
 from airflow_incremental.iceberg.partitioning import check_writable
-from airflow_incremental.iceberg.rows import row_batches
+from airflow_incremental.iceberg.rewriting import rewritten, with_bounds_of
 from airflow_incremental.iceberg.scan import RowDeletesIndex, row_deletes
 from airflow_incremental.iceberg.targets import check_format
 from airflow_incremental.iceberg.touched import Partition, partition_of
@@ -51,8 +49,6 @@ log = logging.getLogger(__name__)
 
 #: A file is small below this part of the target size, as in Iceberg's own ``rewrite_data_files``.
 SMALL = 0.75
-#: Rows and Arrow bytes gathered for one row group.
-_GROUP_ROWS, _GROUP_BYTES = 1024 * 1024, 64 * 1024 * 1024
 
 
 @attrs.frozen(kw_only=True)
@@ -279,85 +275,17 @@ def _rewrite(table: Table, groups: Sequence[Group], notes: list[str]) -> list[_D
         return []
     deletes = row_deletes(table, head)
     inputs = [live.file for group in groups for live in group.files]
-    writer = DataFileWriter(_with_bounds_of(table.metadata, inputs), table.io, uuid.uuid4())
+    writer = DataFileWriter(with_bounds_of(table.metadata, inputs), table.io, uuid.uuid4())
     done = []
     for group in groups:
         try:
-            files = tuple(_written(table, group, deletes, writer))
+            files = tuple(rewritten(table, group.files, group.outputs, deletes, writer))
         except IncrementalError as error:
             notes.append(f"a partition was left alone: {error.found}")
             continue
         done.append(_Done(group=group, files=files, applied=_hiding(group, deletes)))
         log.info("rewrote %d files of one partition as %d", len(group.files), len(files))
     return done
-
-
-def _written(table: Table, group: Group, deletes: RowDeletesIndex, writer: DataFileWriter) -> Iterator[DataFile]:
-    tasks = [deletes.task(live.file, live.entry.sequence_number or 0) for live in group.files]
-    listed = sum(live.file.record_count for live in group.files)
-    most = max(1, math.ceil(listed / group.outputs))
-    like, read = group.files[0].file, 0
-    for batches in _shares(iter(row_batches(table, table.schema(), tasks)), most):
-        made = writer.write_partition(_gathered(batches), like)
-        read += made.record_count
-        yield made
-    if read != listed and not any(task.delete_files for task in tasks):
-        raise TableError(
-            f"the {len(tasks)} files of a partition hold {read:,} rows, and their metadata says {listed:,}",
-            expected="files that hold what was written",
-        )
-
-
-def _shares(batches: Iterator[pa.RecordBatch], most: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """Yield the batches of one file after the other, each of at most so many rows; each has to be used up before the next."""
-    rest: list[pa.RecordBatch] = []
-
-    def share(first: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        left = most
-        for batch in itertools.chain([first], batches):
-            if batch.num_rows >= left:
-                rest.extend([batch.slice(left)] if batch.num_rows > left else [])
-                yield batch.slice(0, left)
-                return
-            left -= batch.num_rows
-            yield batch
-
-    while True:
-        first = rest.pop() if rest else next(batches, None)
-        if first is None:
-            return
-        yield share(first)
-
-
-def _gathered(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield batches as tables of about a row group: files of a few rows would each make one."""
-    held: list[pa.RecordBatch] = []
-    rows = size = 0
-    for batch in batches:
-        held.append(batch)
-        rows, size = rows + batch.num_rows, size + batch.nbytes
-        if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
-            yield pa.Table.from_batches(held)
-            held, rows, size = [], 0, 0
-    if held:
-        yield pa.Table.from_batches(held)
-
-
-def _with_bounds_of(metadata: TableMetadata, files: Sequence[DataFile]) -> TableMetadata:
-    """Return metadata that keeps bounds in new files wherever an old one has some, whatever metrics the table asks for.
-
-    Sessions keep those of the event time, and without them its ranges could not be told any more.
-    """
-    bounded = {field_id for f in files for field_id in (f.lower_bounds or {})}
-    schema, prefix = metadata.schema(), "write.metadata.metrics."
-    default = metadata.properties.get(f"{prefix}default", "truncate(16)")
-    kept = {}
-    for field_id in bounded:
-        name = schema.find_column_name(field_id)
-        key = f"{prefix}column.{name}"
-        if name is not None and metadata.properties.get(key, default).lower() in ("none", "counts"):
-            kept[key] = "truncate(16)"
-    return metadata.model_copy(update={"properties": {**metadata.properties, **kept}}) if kept else metadata
 
 
 def _live(table: Table, listed: Sequence[ManifestFile]) -> dict[str, LiveFile]:

@@ -21,7 +21,7 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.types import ListType, LongType, NestedField, StringType, StructType, TimestamptzType
 
 from airflow_incremental.core.maintenance import MaintenancePolicy
-from airflow_incremental.iceberg import build, compaction
+from airflow_incremental.iceberg import build, rewriting
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import position_of
 from airflow_incremental.iceberg.maintenance import maintain
@@ -291,7 +291,7 @@ def test_memory_is_bounded_by_a_row_group(catalog: Catalog, monkeypatch: pytest.
     table = make_table(catalog)
     for n in range(5):
         append(table, *((1000 * n + i, at(i)) for i in range(1000)))
-    monkeypatch.setattr(compaction, "_GROUP_ROWS", 1500)
+    monkeypatch.setattr(rewriting, "_GROUP_ROWS", 1500)
     assert maintained(catalog, NAME, COMPACT).compaction.files_after == 1
     (file,) = now(table)
     with table.io.new_input(file.file_path).open() as stream:
