@@ -15,6 +15,7 @@ from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.stores import open_store
 from airflow_incremental.triggers.threads import in_time
+from airflow_incremental.triggers.within import within
 
 if TYPE_CHECKING:
     from airflow_incremental.store.database import Store
@@ -75,7 +76,7 @@ class Announcer:
                             yield match
                         last = found[-1].number
                     with suppress(asyncio.TimeoutError):
-                        await asyncio.wait_for(waiting.fitted(), SEEN)
+                        await within(SEEN, waiting.fitted())
             log.warning("the connection %r leads to another store now; subscribing there", self._conn_id)
 
     async def note(self, match_ids: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ import attrs
 from airflow_incremental.core.errors import IncrementalError, StoreError
 from airflow_incremental.core.signal_index import SignalIndex
 from airflow_incremental.triggers.threads import in_thread_of, leave_threads_of
+from airflow_incremental.triggers.within import within
 
 if TYPE_CHECKING:
     from airflow_incremental.core.signals import Signal, SignalDependency
@@ -145,8 +146,7 @@ class Poller:
             self._stop_listening()
 
     async def _poll(self) -> None:
-        # Before Python 3.12, ``wait_for`` can overhear that it was cancelled.
-        while self._task is asyncio.current_task():
+        while True:
             self._hurry.clear()
             try:
                 await self._listen()
@@ -168,7 +168,7 @@ class Poller:
                 await self._open_again()
             try:
                 self._pause = min(one.interval for one in self._waiting)
-                await asyncio.wait_for(self._hurry.wait(), max(self._pause, PAUSE))
+                await within(max(self._pause, PAUSE), self._hurry.wait())
             except asyncio.TimeoutError:
                 continue
             await asyncio.sleep(PAUSE)
@@ -215,7 +215,7 @@ class Poller:
         Its thread is left to it. The next look has others, and another connection.
         """
         try:
-            return await asyncio.wait_for(asked, PATIENCE)
+            return await within(PATIENCE, asked)
         except asyncio.TimeoutError:
             leave_threads_of(self._store.store_id)
             raise StoreError(

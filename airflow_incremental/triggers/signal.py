@@ -16,6 +16,7 @@ from airflow_incremental.core.signals import SignalDependency, read_dependencies
 from airflow_incremental.triggers.polling import Poller
 from airflow_incremental.triggers.stores import open_store
 from airflow_incremental.triggers.threads import in_thread_of
+from airflow_incremental.triggers.within import within
 
 if TYPE_CHECKING:
     from airflow_incremental.store.database import Store
@@ -69,7 +70,7 @@ class SignalTrigger(BaseTrigger):
         """Poll until there is a reason to wake the task."""
         left = (dt.datetime.fromisoformat(self.until) - dt.datetime.now(UTC)).total_seconds()
         try:
-            why = await asyncio.wait_for(self._reason(), max(left, 0))
+            why = await within(max(left, 0), self._reason())
         except asyncio.TimeoutError:
             trouble = self._trouble or (self._poller.trouble if self._poller else "")
             why = {"timed_out": True, "trouble": trouble}

@@ -12,6 +12,8 @@ from typing import ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 
+from airflow_incremental.triggers.within import within
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -40,7 +42,7 @@ async def in_time(whom: str, work: Callable[P, T], *arguments: P.args, **named: 
     :raises TimeoutError: it took too long. (In Python 3.10 it is that of ``asyncio``.)
     """
     try:
-        return await asyncio.wait_for(in_thread_of(whom, work, *arguments, **named), PATIENCE)
+        return await within(PATIENCE, in_thread_of(whom, work, *arguments, **named))
     except asyncio.TimeoutError:
         leave_threads_of(whom)
         raise asyncio.TimeoutError(f"no answer in {PATIENCE:g} seconds") from None
