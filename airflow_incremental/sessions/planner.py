@@ -170,6 +170,8 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     if again is not None:
         return again
     last, reload = _last_publish(process, target, facts)
+    if last is not None:
+        _check_alone(process, Owner.from_json({"deployment": "", **last.owner}))
     check_scopes(target, spec, replaces=reload is not None)
     if last is None and reload is None:
         check_first_run(target, spec)
@@ -234,9 +236,26 @@ def _last_publish(process: Process, target: Table, facts: TargetFacts) -> tuple[
     return last, None
 
 
+def _check_alone(process: Process, other: Owner) -> None:
+    """Refuse a process that another mapped instance of this task works for in this run: it would find its work done by the other.
+
+    :param other: who holds the lock, or published last.
+    """
+    mine = process.owner
+    twin = attrs.evolve(other, map_index=mine.map_index).same_task(mine) and other.clear_number == mine.clear_number
+    if twin and other.map_index != mine.map_index:
+        raise ArgumentError(
+            f"map indexes {other.map_index} and {mine.map_index} of task {mine.task_id!r} in run {mine.run_id!r} are both the "
+            f"process {process.spec.process!r}",
+            expected="a process, and a scope or a target, for each mapped instance",
+            hint="put process into what the task is expanded over: expand_kwargs([{'process': ..., 'target': ...}, ...])",
+        )
+
+
 def _may_take_over(process: Process, lock: Begin) -> Begin:
     """Return the open session if its run is over, or waits for a person and may be replaced; else say who has it."""
     holder = lock.plan.owner
+    _check_alone(process, holder)
     name = process.spec.process
     abandon = abandon_command(process.spec.target.table, name)
     if holder.deployment != process.owner.deployment:

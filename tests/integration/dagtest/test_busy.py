@@ -155,8 +155,10 @@ def test_a_session_of_another_deployment_is_left_alone(make_world: Worlds, dag_i
     assert read_lock(world.target, world.name) == held.begin
 
 
-def test_two_map_indexes_with_one_process_take_turns(make_world: Worlds, dag_id: str) -> None:
-    """Nothing can be seen of it when the DAG is parsed; the lock keeps them apart."""
+def test_two_map_indexes_with_one_process_are_an_error(
+    make_world: Worlds, dag_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing can be seen of it when the DAG is parsed."""
     world = make_world()
     base: dict[str, Any] = arguments(world)
     base["sources"] = {name: source.as_dict() for name, source in base["sources"].items()}
@@ -166,5 +168,7 @@ def test_two_map_indexes_with_one_process_take_turns(make_world: Worlds, dag_id:
         IncrementalLoadOperator.partial(task_id="load", **base).expand(process=[process, process])
     world.land(1, 2)
     run = run_dag(dag)
-    assert run.tasks == {"load[0]": "success", "load[1]": "success"}
+    assert run.tasks == {"load[0]": "success", "load[1]": "failed"}
+    assert run.tries["load[1]"] == 1
+    assert "map indexes 0 and 1 of task 'load'" in capsys.readouterr().out
     world.check()

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from airflow_incremental.core.errors import ScopeOverlap
+from airflow_incremental.core.errors import ArgumentError, ScopeOverlap
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
-from airflow_incremental.sessions.process import Session
+from airflow_incremental.sessions.process import Process, Session
 from tests.support.world import World
 
 FIELDS = (("identity", "region"), ("hour", "ts"))
@@ -52,3 +53,24 @@ def test_plain_appends_and_disjoint_scopes_get_along(tmp_path: Path) -> None:
     first.scope = {"region": "eu"}
     steps.run(first.process())
     assert steps.run(second.process()).outcome == "nothing_to_do"
+
+
+def test_two_mapped_instances_of_one_process_are_refused_open_or_published(tmp_path: Path) -> None:
+    world = World(home=tmp_path).set_up()
+    world.land(1)
+
+    def mapped(index: int, clear_number: int = 0) -> Process:
+        process = world.process("run", clear_number=clear_number)
+        return attrs.evolve(process, owner=attrs.evolve(process.owner, map_index=index))
+
+    first = plan(mapped(0))
+    assert isinstance(first, Session)
+    with pytest.raises(ArgumentError, match="map indexes 0 and 1 of task 'load'"):
+        plan(mapped(1))
+    assert steps.run(mapped(0)).did_publish
+    world.land(2)
+    with pytest.raises(ArgumentError, match="map indexes 0 and 1"):
+        plan(mapped(1))
+    # After the run was cleared, the instances may be in another order.
+    assert steps.run(mapped(1, clear_number=1)).did_publish
+    world.check()
