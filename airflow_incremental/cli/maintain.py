@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from airflow_incremental.cli.options import ICEBERG_CONN, AsJson, IcebergConn, show
+from airflow_incremental.cli.options import ICEBERG_CONN, AsJson, IcebergConn, show, working
 from airflow_incremental.core.errors import IncrementalError
 from airflow_incremental.core.maintenance import PARTS, MaintenancePolicy
 
@@ -66,9 +66,9 @@ def maintain(
     found: list[dict[str, Any]] = []
     failed: list[str] = []
     names = list(dict.fromkeys(tables))
-    for name, outcome in maintain_all(
-        catalog_of(iceberg_conn_id), names, policy, consumers=consumer or (), dry_run=dry_run
-    ):
+    with working():
+        catalog = catalog_of(iceberg_conn_id)
+    for name, outcome in maintain_all(catalog, names, policy, consumers=consumer or (), dry_run=dry_run):
         if not isinstance(outcome, Maintained):
             failed.append(f"{name}: {outcome}")
         elif as_json:

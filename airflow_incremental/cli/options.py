@@ -68,7 +68,22 @@ def act_of(by: str | None, reason: str) -> Act:
     """
     from airflow_incremental.core.by_hand import Act
 
-    return Act(by=getpass.getuser() if by is None else by, reason=reason)
+    return Act(by=who_does(by), reason=reason)
+
+
+def who_does(by: str | None) -> str:
+    """Return who does something: the one who is named, else the user of this terminal.
+
+    :raises ArgumentError: that user has no name.
+    """
+    if by is not None:
+        return by
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in containers that run under any number
+        raise ArgumentError(
+            "the user of this terminal has no name", expected="who does it", hint="say it with --by"
+        ) from None
 
 
 def tell_store(conn_id: str, key: LoadKey, record: Snapshot | None) -> None:

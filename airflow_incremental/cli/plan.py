@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from airflow_incremental.cli.options import AsJson, read_json
+from airflow_incremental.cli.options import AsJson, read_json, working
 from airflow_incremental.compat import find_dag, template_context
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.plan import Owner
@@ -42,16 +40,18 @@ def plan(
     from airflow_incremental.sessions.preview import preview
 
     restate = None if start is None and end is None else RestateRequest.read(start, end, cause="command")
-    operator = _rendered(find_load(dag_id, process), _params(read_json(conf, what="--conf")))
-    bound = bind(
-        operator,
-        owner=Owner(deployment=deployment(), dag_id=dag_id),
-        # Who holds the process is shown; whether that run is alive, only a task can ask.
-        run_is_over=lambda _owner: False,
-        make_runner=lambda transform, catalog: operator.make_runner(transform, catalog, {}),
-        restate=restate,
-    )
-    found = preview(bound)
+    # What DAG files print when they are imported is not part of the answer.
+    with working():
+        operator = _rendered(find_load(dag_id, process), _params(read_json(conf, what="--conf")))
+        bound = bind(
+            operator,
+            owner=Owner(deployment=deployment(), dag_id=dag_id),
+            # Who holds the process is shown; whether that run is alive, only a task can ask.
+            run_is_over=lambda _owner: False,
+            make_runner=lambda transform, catalog: operator.make_runner(transform, catalog, {}),
+            restate=restate,
+        )
+        found = preview(bound)
     typer.echo(json.dumps(found.to_json(), indent=2, default=str) if as_json else found.describe())
 
 
@@ -62,9 +62,7 @@ def find_load(dag_id: str, process: str | None) -> IncrementalLoadOperator:
     """
     from airflow_incremental.operators.load import IncrementalLoadOperator
 
-    # What DAG files print when they are imported is not part of the answer.
-    with redirect_stdout(sys.stderr):
-        dag, errors = find_dag(dag_id)
+    dag, errors = find_dag(dag_id)
     if dag is None:
         last = {file: text.strip().splitlines()[-1] for file, text in sorted(errors.items()) if text.strip()}
         broken = "; not imported: " + "; ".join(f"{file}: {line}" for file, line in last.items()) if last else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from airflow_incremental.cli.options import (
     MOST,
     STORE_CONN,
     AsJson,
+    By,
     StoreConn,
     in_line,
     open_store,
@@ -19,6 +19,7 @@ from airflow_incremental.cli.options import (
     read_pairs,
     show,
     text_of,
+    who_does,
 )
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.signals import Emitter, SignalDependency
@@ -133,7 +134,7 @@ def bypass(
     wait: Annotated[str | None, typer.Argument(help="Id of the wait; or name the task.")] = None,
     *,
     reason: Annotated[str, typer.Option(help="Why, for whoever asks later.")],
-    by: Annotated[str | None, typer.Option(help="Who does it; default is the user of this terminal.")] = None,
+    by: By = None,
     dag_id: Annotated[str | None, typer.Option("--dag-id")] = None,
     run_id: Annotated[str | None, typer.Option("--run-id")] = None,
     task_id: Annotated[str | None, typer.Option("--task-id")] = None,
@@ -163,17 +164,8 @@ def bypass(
                 hint="see 'airflow-incremental signals waits'",
             )
         wait = found[0].id
-    done = let_go(store, wait, by=by or _user(), reason=reason)
+    done = let_go(store, wait, by=who_does(by), reason=reason)
     typer.echo(f"wait {done.id} was bypassed by {done.closed_by}: {done.reason}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # as in containers that run under any number
-        raise ArgumentError(
-            "the user of this terminal has no name", expected="who lets the step go on", hint="say it with --by"
-        ) from None
 
 
 @app.command()

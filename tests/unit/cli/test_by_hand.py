@@ -184,6 +184,15 @@ def test_a_session_shows_its_audits(line: Line, world: World) -> None:
     assert "read events = raw.events: from snapshot" in said
 
 
+def test_who_has_no_name_is_asked_for_one(line: Line, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(getpass, "getuser", nobody)
+    del world
+    assert "say it with --by" in line("watermark", "reset", TARGET, "--reason", "late", code=1)
+
+
 def test_which_process_is_meant_is_asked_for(line: Line, world: World) -> None:
     other = World(home=world.home, mode="overwrite", name="other", policies={"initial": {"adopt": "current"}})
     assert other.name not in line("session", "list", TARGET)
