@@ -70,7 +70,7 @@ def upgrade() -> None:
             "id",
             sa.String(length=32),
             nullable=False,
-            comment="of the wait; the same for all tries of a task until it is cleared",
+            comment="of the wait; the same for all tries of a task in one clear of its run",
         ),
         sa.Column(
             "dependencies", JSON, nullable=False, comment="the signals that are waited for, with conditions and joins"
@@ -222,12 +222,7 @@ def upgrade() -> None:
         ),
         sa.Column("name_id", NUMBER, nullable=False, comment="name of the signal"),
         sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False, comment="seq of the signal"),
-        sa.Column(
-            "join_value",
-            ORDERED,
-            nullable=False,
-            comment="JSON of the encoded values of the join's parameters, or its hash",
-        ),
+        sa.Column("join_value", ORDERED, nullable=False, comment="JSON of the encoded values of the join's parameters"),
         sa.ForeignKeyConstraint(
             ["name_id", "seq"],
             ["incremental_signal.name_id", "incremental_signal.seq"],
