@@ -133,6 +133,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         "rows": "rows",
         "late_rows": "late rows",
         "quarantined_rows": "rows put aside",
+        "chunks": "chunks",
+        "chunks_done": "chunks or steps kept so far",
         "approval": "approval",
         "verdict": "audits",
     }

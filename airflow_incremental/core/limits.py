@@ -26,8 +26,8 @@ def check_engine(memory_limit: Any, threads: Any) -> None:
         raise ArgumentError(f"threads is {threads!r}", expected="a whole number, 1 or more, or None for one per core")
 
 
-def check_samples(samples: Any) -> None:
-    """Refuse a number of sample rows that is none.
+def check_samples(samples: Any) -> int:
+    """Return a number of sample rows; refuse what is none.
 
     :raises ArgumentError: with what it takes.
     """
@@ -37,6 +37,7 @@ def check_samples(samples: Any) -> None:
             expected=f"a number of rows from 0 to {SAMPLE_LIMIT}",
             hint="query the audited snapshot for more",
         )
+    return int(samples)
 
 
 def _whole(value: Any, least: int) -> bool:

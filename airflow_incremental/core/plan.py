@@ -10,19 +10,21 @@ import datetime as dt
 import json
 import secrets
 import zlib
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import attrs
 
 from airflow_incremental.core.commands import abandon_command
 from airflow_incremental.core.errors import IncrementalError
-from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange, format_time, parse_time
+from airflow_incremental.core.ranges import MAX_TIME, MIN_TIME, EventRanges, Grain, TimeRange, format_time, parse_time
 from airflow_incremental.core.tables import ScopeValue
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
 #: Format of the stored plan; a reader refuses what it does not know.
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 #: A stored plan larger than this (bytes, encoded) has its ranges coalesced until it fits.
 PLAN_LIMIT = 32 * 1024
 #: Ranges a stored plan tells people before any that are replaced are coalesced.
@@ -153,6 +155,8 @@ class Plan:
     scope: Mapping[str, Sequence[ScopeValue]] | None = None
     #: Columns of the target by whose values rows are replaced: those of the changed keys. Empty where ranges are, or everything is.
     keys: tuple[str, ...] = ()
+    #: Event times at which the work is cut into chunks (see ``core.chunks``); none if it is done at once.
+    cuts: tuple[dt.datetime, ...] = ()
     #: Published with the data.
     watermark: Watermark
     owner: Owner
@@ -170,10 +174,18 @@ class Plan:
         """Event times that are read and written where whole ranges are; a ``stateful`` reload empties more than it fills."""
         return self.affected if self.mode == "stateful" else self.replaced
 
-    def only(self, part: TimeRange) -> Plan:
-        """Return this plan with one part of its ranges."""
-        whole = EventRanges((part,))
-        return attrs.evolve(self, replaced=whole, affected=whole)
+    @property
+    def chunks(self) -> tuple[EventRanges, ...]:
+        """The stretches of all event time in which the work is done one by one; a plan that is not cut has the one of everything.
+
+        Rows without event time belong to the last.
+        """
+        ends = (MIN_TIME, *self.cuts, MAX_TIME)
+        return tuple(EventRanges((TimeRange(start, end),), nulls=end == MAX_TIME) for start, end in pairwise(ends))
+
+    def only(self, part: EventRanges) -> Plan:
+        """Return this plan with what of its ranges is in a part."""
+        return attrs.evolve(self, replaced=self.replaced.intersect(part), affected=self.affected.intersect(part))
 
     @property
     def has_work(self) -> bool:
@@ -210,6 +222,7 @@ class Plan:
         plain["watermark"] = self.watermark.to_json()
         plain["owner"] = self.owner.to_json()
         plain["created_at"] = format_time(self.created_at)
+        plain["cuts"] = [format_time(cut) for cut in self.cuts]
         return plain
 
     @classmethod
@@ -234,6 +247,7 @@ class Plan:
         plain["owner"] = Owner.from_json(plain["owner"])
         plain["created_at"] = parse_time(plain["created_at"])
         plain["keys"] = tuple(plain["keys"])
+        plain["cuts"] = tuple(parse_time(cut) for cut in plain["cuts"])
         if plain["scope"] is not None:
             plain["scope"] = {k: tuple(v) for k, v in plain["scope"].items()}
         return cls(**plain)
@@ -254,21 +268,27 @@ class Plan:
         give back. Only what the plan tells people is coalesced before. A table with holes every other hour for years pays with some
         hours in between, which are computed again.
         """
-        plan = self
         sizes = [2**n for n in range(11, 0, -1)]
-        steps = [(None, most) for most in sizes if most >= _TOLD] + [(most, min(most, _TOLD)) for most in sizes]
-        for most, told in steps:
-            if len(plan.encode()) <= PLAN_LIMIT:
-                break
-            replaced = self.replaced if most is None else self.replaced.coalesce(most)
-            plan = attrs.evolve(
-                self,
-                replaced=replaced,
-                affected=self.affected.coalesce(told).union(replaced),
-                late=self.late.coalesce(told),
-                sources=tuple(attrs.evolve(s, changed=s.changed.coalesce(told)) for s in self.sources),
-            )
-        return plan
+        # From the most exact to the shortest: how many ranges are replaced (None: as many as there are), and how many are told.
+        steps: list[tuple[int | None, int | None]] = [(None, None)]
+        steps += [(None, most) for most in sizes if most >= _TOLD] + [(most, min(most, _TOLD)) for most in sizes]
+        # Each try costs as much as all that is made after it.
+        last = len(steps) - 1
+        first = bisect_left(steps, -PLAN_LIMIT, hi=last, key=lambda step: -len(self._merged(*step).encode()))
+        return self._merged(*steps[first])
+
+    def _merged(self, most: int | None, told: int | None) -> Plan:
+        """Return this plan with at most so many ranges that are replaced, and that are told to people; None for all."""
+        if told is None:
+            return self
+        replaced = self.replaced if most is None else self.replaced.coalesce(most)
+        return attrs.evolve(
+            self,
+            replaced=replaced,
+            affected=self.affected.coalesce(told).union(replaced),
+            late=self.late.coalesce(told),
+            sources=tuple(attrs.evolve(s, changed=s.changed.coalesce(told)) for s in self.sources),
+        )
 
     def describe(self) -> str:
         """Return what people read in a log or on the task's page."""
@@ -302,6 +322,8 @@ class Plan:
             else ""
         )
         lines.append(f"  {verb} {self.target}: {shorten(self.affected)}{units}")
+        if self.cuts:
+            lines.append(f"  in {len(self.cuts) + 1:,} chunks")
         if self.late:
             lines.append(f"  late part: {shorten(self.late)}")
         if self.watermark.skipped:

@@ -10,6 +10,8 @@ import datetime as dt
 import enum
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from operator import attrgetter
 
 import attrs
 
@@ -28,6 +30,8 @@ def utc(moment: dt.datetime, *, what: str = "a time") -> dt.datetime:
 
     :param what: how an error names the value.
     """
+    if moment.tzinfo is UTC:
+        return moment
     if moment.tzinfo is None or moment.utcoffset() is None:
         raise ArgumentError(
             f"{what} is the naive datetime {moment.isoformat()}",
@@ -50,7 +54,7 @@ def parse_time(text: str, *, what: str = "a time") -> dt.datetime:
 
 def format_time(moment: dt.datetime) -> str:
     """Return the shortest ISO 8601 form of a UTC time, with ``Z``."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat()[: -len("+00:00")] + "Z"
 
 
 class Grain(str, enum.Enum):
@@ -142,9 +146,12 @@ class TimeRange:
         return f"{format_time(self.start)}/{format_time(self.end)}"
 
 
+_START = attrgetter("start")
+
+
 def _normalise(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     merged: list[TimeRange] = []
-    for item in sorted(ranges):
+    for item in sorted(ranges, key=_START):
         if merged and item.start <= merged[-1].end:
             if item.end > merged[-1].end:
                 merged[-1] = TimeRange(merged[-1].start, item.end)
@@ -243,13 +250,11 @@ class EventRanges:
             return self
         gaps = sorted(range(1, len(self.ranges)), key=lambda i: self.ranges[i].start - self.ranges[i - 1].end)
         closed = set(gaps[: len(self.ranges) - max(most, 1)])
-        merged: list[TimeRange] = []
-        for i, item in enumerate(self.ranges):
-            if i in closed:
-                merged[-1] = TimeRange(merged[-1].start, item.end)
-            else:
-                merged.append(item)
-        return EventRanges(tuple(merged), nulls=self.nulls)
+        firsts = [i for i in range(len(self.ranges)) if i not in closed]
+        spans = pairwise([*firsts, len(self.ranges)])
+        return EventRanges(
+            tuple(TimeRange(self.ranges[i].start, self.ranges[after - 1].end) for i, after in spans), nulls=self.nulls
+        )
 
     def _at(self, moment: dt.datetime) -> TimeRange | None:
         """Return the last range that starts at or before ``moment``."""

@@ -91,6 +91,15 @@ class SourceRead:
             files=self.files + other.files,
         )
 
+    def within(self, ranges: EventRanges) -> SourceRead:
+        """Return the rows of this read whose event time is in the ranges."""
+        if ranges.is_everything:
+            return self
+        parts = (
+            attrs.evolve(part, keep=ranges if part.keep is None else part.keep.intersect(ranges)) for part in self.parts
+        )
+        return attrs.evolve(self, parts=tuple(parts))
+
 
 @attrs.frozen(kw_only=True)
 class PlacedFile:
@@ -111,6 +120,10 @@ class ChangedRows:
     added: SourceRead
     removed: SourceRead
 
+    def within(self, ranges: EventRanges) -> ChangedRows:
+        """Return those whose event time is in the ranges."""
+        return ChangedRows(added=self.added.within(ranges), removed=self.removed.within(ranges))
+
 
 @attrs.frozen(kw_only=True)
 class Changes:
@@ -126,3 +139,7 @@ class Changes:
     find: Callable[[], ChangedRows] = attrs.field(eq=False, repr=False)
     ranges: EventRanges = EventRanges()
     bounds: Mapping[str, list[Any] | None] = attrs.field(factory=dict)
+
+    def within(self, ranges: EventRanges) -> Changes:
+        """Return what may be asked of a part of the event times; bounds stay those of all changed rows."""
+        return attrs.evolve(self, find=lambda: self.find().within(ranges), ranges=self.ranges.intersect(ranges))

@@ -49,6 +49,8 @@ class SessionEntry:
     plan: Mapping[str, Any] | None = None
     ranges: Sequence[str] | None = None
     late_ranges: Sequence[str] | None = None
+    chunks: int | None = None
+    chunks_done: int | None = None
     rows: int | None = None
     late_rows: int | None = None
     quarantined_rows: int | None = None
@@ -105,6 +107,7 @@ def planned(plan: Plan) -> SessionEntry:
         plan=plan.to_json(),
         ranges=plan.affected.to_json(),
         late_ranges=plan.late.to_json(),
+        chunks=len(plan.chunks) if plan.cuts else None,
         late_rows=plan.rows_late,
         complete_through=plan.watermark.complete_through,
         watermark=plan.watermark.to_json(),

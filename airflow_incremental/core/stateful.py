@@ -75,7 +75,7 @@ def pending(affected: EventRanges, *, complete: dt.datetime | None, processed: d
     return found
 
 
-def cut(range_: TimeRange, step: Grain | None) -> tuple[TimeRange, ...]:
+def _cut(range_: TimeRange, step: Grain | None) -> tuple[TimeRange, ...]:
     """Return a range in steps of whole units, in order; all of it at once without a step."""
     if step is None:
         return (range_,)
@@ -85,3 +85,8 @@ def cut(range_: TimeRange, step: Grain | None) -> tuple[TimeRange, ...]:
         found.append(TimeRange(start, end))
         start = end
     return tuple(found)
+
+
+def steps_of(ranges: EventRanges, step: Grain | None) -> tuple[TimeRange, ...]:
+    """Return the steps in which ranges are computed, in order."""
+    return tuple(part for whole in ranges.ranges for part in _cut(whole, step))

@@ -13,17 +13,17 @@ PREFIX = "incremental."
 PROCESS = PREFIX + "process"
 SESSION = PREFIX + "session"
 BASE_SESSION = PREFIX + "base-session"
-#: What a snapshot is: ``begin`` (a lock), ``steps`` (finished steps of a session), ``sealed`` (data, published or not),
+#: What a snapshot is: ``begin`` (a lock), ``parts`` (finished parts of a session), ``sealed`` (data, published or not),
 #: ``bootstrap`` (first snapshot of an empty target), ``results`` (of audits, in their own table), ``reset`` (the process has no
 #: watermark from here on).
 RECORD = PREFIX + "record"
 BEGIN = "begin"
-STEPS = "steps"
+PARTS_DONE = "parts"
 RESET = "reset"
 #: Results of audits, in a table of their own.
 RESULTS = "results"
-#: End of the last step that is finished.
-THROUGH = PREFIX + "through"
+#: Numbers of the parts that are finished.
+PARTS = PREFIX + "parts"
 PLAN = PREFIX + "plan"
 KIND = PREFIX + "kind"
 MODE = PREFIX + "mode"
@@ -100,8 +100,14 @@ def data_ref(process: str, session: str) -> str:
 
 
 def scratch_ref(process: str, session: str, chunk: int = 0, attempt: int = 0) -> str:
-    """Return the branch a chunk of a session, or the author's own tasks, write to."""
+    """Return the branch of a worker: of one chunk of a session (from 1), of all of it (0), or of the author's own tasks (0)."""
     return f"{data_ref(process, session)}_{chunk}_{attempt}"
+
+
+def slot_of_ref(name: str, process: str, session: str) -> int | None:
+    """Return which worker's branch a ref is, see :func:`scratch_ref`, or None if it is none of the session."""
+    found = re.fullmatch(rf"{re.escape(data_ref(process, session))}_(\d+)_0", name)
+    return None if found is None else int(found[1])
 
 
 def attempt_of_ref(name: str, process: str, session: str | None = None) -> int | None:

@@ -146,7 +146,7 @@ def _of_refs(table: Table, without: Collection[str]) -> Iterator[Hold]:
 def _stands_alone(name: str, words: Mapping[str, str]) -> bool:
     """Say whether what a branch points at is read by itself: what a session sealed, finished steps, rows put aside."""
     of_session = name.startswith(naming.FAILED_PREFIX) or naming.session_of_ref(name) is not None
-    return words.get(naming.RECORD) in (naming.STAGED, naming.STEPS) or (of_session and naming.RECORD in words)
+    return words.get(naming.RECORD) in (naming.STAGED, naming.PARTS_DONE) or (of_session and naming.RECORD in words)
 
 
 def _of_publishes(table: Table, doubts: list[str]) -> Iterator[Hold]:

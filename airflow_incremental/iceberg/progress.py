@@ -1,19 +1,19 @@
-"""Finished steps of a session that is computed in steps, kept on its scratch branch: a retry goes on after them.
+"""Parts of a session's work that are computed, kept on branches of its own: a retry does the rest, and several workers share it.
 
-The branch points at one snapshot that lists the files of the steps done so far, and nothing else. It is replaced as more steps are
-done, and goes with the session.
+Such a branch points at one snapshot that lists the files of the parts, and nothing else. It goes with the session. A worker that
+does all parts, one after the other, replaces its branch as more are done; one that does a single chunk has a branch for that.
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import uuid
+from collections.abc import Iterable
 
 import attrs
 from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import (
     AddSnapshotUpdate,
     AssertRefSnapshotId,
@@ -22,93 +22,205 @@ from pyiceberg.table.update import (
     TableUpdate,
 )
 
+from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.ranges import format_time, parse_time
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit
-from airflow_incremental.iceberg.locks import Begin, check_owned
+from airflow_incremental.iceberg.locks import Begin, check_owned, check_same_table, read_lock, superseded
 from airflow_incremental.iceberg.state import words_of
 
 
 @attrs.frozen(kw_only=True)
-class Progress:
-    """The steps of a session that are done."""
+class Done:
+    """Parts of a session's work that are computed.
 
-    #: End of the last of them, exclusive.
-    through: dt.datetime
-    files: tuple[DataFile, ...] = attrs.field(repr=False)
-    write_id: uuid.UUID
-    #: Of the transform that computed them.
+    :param parts: their numbers, from 0, in order.
+    :param fingerprint: of the transform that computed them.
+    :param schema_id: of the target's schema that the files were written under.
+    :param spec_id: the same of the partition spec.
+    """
+
+    parts: tuple[int, ...] = ()
+    files: tuple[DataFile, ...] = attrs.field(default=(), repr=False)
     fingerprint: str
+    schema_id: int
+    spec_id: int
+
+    def plus(self, part: int, files: Iterable[DataFile]) -> Done:
+        """Return these and one more."""
+        return attrs.evolve(self, parts=(*self.parts, part), files=(*self.files, *files))
 
 
-def find_progress(table: Table, plan: Plan, fingerprint: str) -> Progress | None:
-    """Return what an earlier try got done with the same transform and under the same schema and partition spec, if anything."""
-    ref = table.metadata.refs.get(naming.scratch_ref(plan.process, plan.session))
-    if ref is None:
-        return None
-    snapshot = snapshot_index(table)[ref.snapshot_id]
+#: Slot of the worker that does all parts; that of a single chunk is the chunk's number and one.
+ALL_PARTS = 0
+
+
+def find_done(table: Table, plan: Plan, fingerprint: str) -> dict[int, Done]:
+    """Return what was computed with this transform, and under the table's schema and partition spec, each part once.
+
+    :returns: slot -> what that worker has done; see :data:`ALL_PARTS`.
+    """
+    slots = ((naming.slot_of_ref(name, plan.process, plan.session), name) for name in table.metadata.refs)
+    index = snapshot_index(table)
+    found: dict[int, Done] = {}
+    taken: set[int] = set()
+    for slot, name in sorted((slot, name) for slot, name in slots if slot is not None):
+        done = _read(table, index[table.metadata.refs[name].snapshot_id])
+        # What was computed twice is taken once: files of several parts cannot be told apart.
+        if done is None or done.fingerprint != fingerprint or not taken.isdisjoint(done.parts):
+            continue
+        if _shape(table) == (done.schema_id, done.spec_id) and all(f.spec_id == done.spec_id for f in done.files):
+            found[slot] = done
+            taken.update(done.parts)
+    return found
+
+
+def _shape(table: Table) -> tuple[int, int]:
+    return table.metadata.current_schema_id, table.metadata.default_spec_id
+
+
+def count_done(table: Table, plan: Plan) -> int:
+    """Return how many parts of a session are computed, by whatever transform."""
+    index, refs = snapshot_index(table), table.metadata.refs
+    names = (name for name in refs if naming.slot_of_ref(name, plan.process, plan.session) is not None)
+    found = (words_of(index[refs[name].snapshot_id]) for name in names)
+    return len({n for words in found if naming.PARTS in words for n in _numbers_of(words[naming.PARTS])})
+
+
+def chunk_record(table: Table, plan: Plan, chunk: int) -> int | None:
+    """Return the snapshot in which a worker has kept a chunk, whatever transform computed it, or None."""
+    ref = table.metadata.refs.get(naming.scratch_ref(plan.process, plan.session, chunk + 1))
+    return None if ref is None else ref.snapshot_id
+
+
+def keep_done(catalog: Catalog, begin: Begin, done: Done) -> None:
+    """Keep what a worker that does all parts has done so far, in one commit.
+
+    :raises SessionSuperseded: the session does not hold the lock any more.
+    """
+    plan = begin.plan
+    made: set[int] = set()
+
+    def build(table: Table) -> Change | None:
+        check_owned(table, begin)
+        ref = table.metadata.refs.get(naming.scratch_ref(plan.process, plan.session))
+        if ref is not None and ref.snapshot_id in made:
+            return None
+        # Of files under an older schema there is nothing to keep: sealing them is refused.
+        return (
+            _change(table, plan, done, slot=ALL_PARTS, made=made)
+            if _shape(table) == (done.schema_id, done.spec_id)
+            else None
+        )
+
+    commit(catalog, plan.target, build, what=f"the finished parts of session {plan.session}")
+
+
+def keep_chunk(catalog: Catalog, plan: Plan, done: Done, *, seen: int | None) -> Table:
+    """Keep one chunk, in one commit, and return the table.
+
+    Workers of other chunks commit beside this one, and the lock may be renewed meanwhile: it has to be this session's. Two tries of
+    one chunk do not replace one another's work unless they have seen it.
+
+    :param seen: the chunk's record when this worker began.
+    :raises SessionSuperseded: the session is over, or another try with another transform was faster.
+    :raises TargetChanged: the target's schema or partition spec is not the one the files were written under.
+    """
+    (chunk,) = done.parts
+    made: set[int] = set()
+
+    def build(table: Table) -> Change | None:
+        check_same_table(table, plan)
+        lock = read_lock(table, plan.process)
+        if lock is None or lock.plan.session != plan.session:
+            raise superseded(plan, lock)
+        record = chunk_record(table, plan, chunk)
+        if record is not None and record in made:
+            return None
+        if record != seen:
+            other = None if record is None else _read(table, snapshot_index(table)[record])
+            if other is not None and other.fingerprint == done.fingerprint:
+                return None
+            raise SessionSuperseded(
+                f"another try of chunk {chunk} of session {plan.session} was faster, with another transform",
+                expected="one transform for all tries",
+                hint="retry the task; it takes what is right for the transform as it is then",
+            )
+        if _shape(table) != (done.schema_id, done.spec_id):
+            raise TargetChanged(
+                f"the schema or partition spec of {plan.target} changed while chunk {chunk} of session {plan.session} was computed",
+                hint="retry the task; it writes under the new one",
+            )
+        return _change(table, plan, done, slot=chunk + 1, made=made)
+
+    return commit(catalog, plan.target, build, what=f"chunk {chunk} of session {plan.session}")
+
+
+def _change(table: Table, plan: Plan, done: Done, *, slot: int, made: set[int]) -> Change:
+    scratch, lock = naming.scratch_ref(plan.process, plan.session, slot), naming.lock_ref(plan.process)
+    refs = table.metadata.refs
+    ref = refs.get(scratch)
+    built = build_snapshot(
+        table,
+        parent=snapshot_index(table)[refs[MAIN_BRANCH].snapshot_id],
+        added=done.files,
+        summary={
+            naming.RECORD: naming.PARTS_DONE,
+            naming.PROCESS: plan.process,
+            naming.SESSION: plan.session,
+            naming.PARTS: _numbers_as_text(done.parts),
+            naming.FINGERPRINT: done.fingerprint,
+        },
+        empty=True,
+    )
+    made.add(built.snapshot.snapshot_id)
+    updates: list[TableUpdate] = [
+        AddSnapshotUpdate(snapshot=built.snapshot),
+        SetSnapshotRefUpdate(ref_name=scratch, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
+    ]
+    if ref is not None:
+        updates.append(RemoveSnapshotsUpdate(snapshot_ids=[ref.snapshot_id]))
+    return Change(
+        updates=tuple(updates),
+        requirements=(
+            AssertRefSnapshotId(ref=lock, snapshot_id=refs[lock].snapshot_id),
+            AssertRefSnapshotId(ref=scratch, snapshot_id=None if ref is None else ref.snapshot_id),
+        ),
+        written=built.written,
+    )
+
+
+def _read(table: Table, snapshot: Snapshot) -> Done | None:
+    """Return what a record says; None if the snapshot is none, as on a branch that tasks of the author's own write to."""
     words = words_of(snapshot)
+    if words.get(naming.RECORD) != naming.PARTS_DONE:
+        return None
     files = tuple(
         entry.data_file
         for manifest in snapshot.manifests(table.io)
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
     )
-    current = (table.metadata.current_schema_id, {table.metadata.default_spec_id})
-    found = (snapshot.schema_id, {f.spec_id for f in files} or {table.metadata.default_spec_id})
-    if words.get(naming.RECORD) != naming.STEPS or words[naming.FINGERPRINT] != fingerprint or found != current:
-        return None
-    return Progress(
-        through=parse_time(words[naming.THROUGH]),
+    return Done(
+        parts=_numbers_of(words[naming.PARTS]),
         files=files,
-        write_id=uuid.UUID(words[naming.WRITE_ID]),
-        fingerprint=fingerprint,
+        fingerprint=words[naming.FINGERPRINT],
+        schema_id=-1 if snapshot.schema_id is None else snapshot.schema_id,
+        spec_id=files[0].spec_id if files else table.metadata.default_spec_id,
     )
 
 
-def save_progress(catalog: Catalog, begin: Begin, progress: Progress) -> None:
-    """Keep what is done so far, in one commit.
+def _numbers_as_text(numbers: tuple[int, ...]) -> str:
+    """Return numbers as ranges, first to last: ``0-16,18-18``."""
+    ranges: list[list[int]] = []
+    for number in sorted(numbers):
+        if ranges and ranges[-1][1] == number - 1:
+            ranges[-1][1] = number
+        else:
+            ranges.append([number, number])
+    return ",".join(f"{first}-{last}" for first, last in ranges)
 
-    :raises SessionSuperseded: the session does not hold the lock any more.
-    """
-    plan = begin.plan
-    scratch = naming.scratch_ref(plan.process, plan.session)
-    made: set[int] = set()
 
-    def build(table: Table) -> Change | None:
-        check_owned(table, begin)
-        ref = table.metadata.refs.get(scratch)
-        if ref is not None and ref.snapshot_id in made:
-            return None
-        built = build_snapshot(
-            table,
-            parent=snapshot_index(table)[table.metadata.refs[MAIN_BRANCH].snapshot_id],
-            added=progress.files,
-            summary={
-                naming.RECORD: naming.STEPS,
-                naming.PROCESS: plan.process,
-                naming.SESSION: plan.session,
-                naming.THROUGH: format_time(progress.through),
-                naming.WRITE_ID: str(progress.write_id),
-                naming.FINGERPRINT: progress.fingerprint,
-            },
-            empty=True,
-        )
-        made.add(built.snapshot.snapshot_id)
-        updates: list[TableUpdate] = [
-            AddSnapshotUpdate(snapshot=built.snapshot),
-            SetSnapshotRefUpdate(ref_name=scratch, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
-        ]
-        if ref is not None:
-            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[ref.snapshot_id]))
-        return Change(
-            updates=tuple(updates),
-            requirements=(
-                AssertRefSnapshotId(ref=naming.lock_ref(plan.process), snapshot_id=begin.snapshot_id),
-                AssertRefSnapshotId(ref=scratch, snapshot_id=None if ref is None else ref.snapshot_id),
-            ),
-            written=built.written,
-        )
-
-    commit(catalog, plan.target, build, what=f"the finished steps of session {plan.session}")
+def _numbers_of(text: str) -> tuple[int, ...]:
+    pairs = (part.split("-") for part in text.split(","))
+    return tuple(number for first, last in pairs for number in range(int(first), int(last) + 1))

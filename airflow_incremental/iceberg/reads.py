@@ -16,13 +16,14 @@ from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
-from airflow_incremental.core.changes import ChangeSet
+from airflow_incremental.core.changes import ChangeSet, FileChange
 from airflow_incremental.core.errors import PlanExpired
 from airflow_incremental.core.plan import SourcePlan
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import KeyFilter, PlacedFile, ReadPart, SourceRead
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.columns import ColumnReader, identity_positions, local_path, plain_in
+from airflow_incremental.iceberg.file_index import FileIndex
 from airflow_incremental.iceberg.keys import KeyIndex, KeySet
 from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.parallel import in_parallel
@@ -30,28 +31,112 @@ from airflow_incremental.iceberg.rows import row_batches
 from airflow_incremental.iceberg.scan import added_tasks, lies_in, live_tasks
 
 
-def read_added(
-    table: Table,
-    name: str,
-    plan_source: SourcePlan,
-    changes: ChangeSet,
-    *,
-    event_time: str | None,
-    keep: EventRanges | None = None,
-    drop: EventRanges | None = None,
-) -> SourceRead:
-    """Return the rows a change set added, under the schema of the pinned snapshot.
+@attrs.frozen(kw_only=True)
+class AddedFiles:
+    """The files a change set added, looked up once for any number of reads of parts of them, under the schema of a snapshot."""
 
-    Rows that were deleted before anybody consumed them are left out.
+    table: Table
+    name: str
+    schema: Schema
+    event_time: str | None
+    _files: FileIndex[FileChange]
+    _masks: tuple[FileChange, ...]
 
-    :param keep: rows to keep by event time; None keeps all.
-    :param drop: rows to leave out by event time.
-    :raises PlanExpired: the pinned snapshot or a file is gone.
-    :raises TableError: a file does not fit the table.
-    """
-    schema = schema_at(table, plan_source.pinned.snapshot_id)
-    tasks = added_tasks(table, changes.added, changes.masks, keep=keep, drop=drop)
-    return source_read(table, name, schema, tasks, event_time=event_time, keep=keep, drop=drop)
+    @classmethod
+    def of(cls, table: Table, source: SourcePlan, changes: ChangeSet, *, event_time: str | None) -> AddedFiles:
+        """Look the files up.
+
+        :raises PlanExpired: the pinned snapshot is gone.
+        """
+        return cls(
+            table=table,
+            name=source.name,
+            schema=schema_at(table, source.pinned.snapshot_id),
+            event_time=event_time,
+            files=FileIndex.of((c, c.ranges, c.nulls) for c in changes.added),
+            masks=changes.masks,
+        )
+
+    def read(self, *, keep: EventRanges | None = None, drop: EventRanges | None = None) -> SourceRead:
+        """Return the added rows; those that were deleted before anybody consumed them are left out.
+
+        :param keep: rows to keep by event time; None keeps all.
+        :param drop: rows to leave out by event time.
+        :raises PlanExpired: a file is gone.
+        :raises TableError: a file does not fit the table.
+        """
+        near = self._files.holding(keep)
+        tasks = added_tasks(self.table, near, self._masks, keep=keep, drop=drop)
+        return source_read(self.table, self.name, self.schema, tasks, event_time=self.event_time, keep=keep, drop=drop)
+
+
+@attrs.frozen(kw_only=True)
+class SnapshotFiles:
+    """The live files of a snapshot that may hold rows of some event times, looked up once for any number of reads of parts."""
+
+    table: Table
+    schema: Schema
+    event_time: str | None
+    _column: EventColumn | None
+    _files: FileIndex[FileScanTask]
+
+    @classmethod
+    def of(
+        cls,
+        table: Table,
+        snapshot_id: int | None,
+        *,
+        event_time: str | None,
+        keep: EventRanges | None,
+        schema: Schema | None = None,
+    ) -> SnapshotFiles:
+        """Look the files up.
+
+        :param snapshot_id: None for a table without snapshots, which has no rows.
+        :param keep: event times that may be read; None for all.
+        :param schema: columns to read; default is those of the snapshot.
+        :raises PlanExpired: the snapshot is gone.
+        :raises TableError: equality deletes apply.
+        """
+        of_snapshot = schema_at(table, snapshot_id)
+        schema = of_snapshot if schema is None else schema
+        snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
+        column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
+        tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=keep)
+        return cls(
+            table=table,
+            schema=schema,
+            event_time=event_time,
+            column=column,
+            files=FileIndex.of((task, *_times(column, task)) for task in tasks),
+        )
+
+    def read(self, name: str, keep: EventRanges | None) -> SourceRead:
+        """Return the rows whose event time lies in ``keep``; the cost follows the ranges, not the table.
+
+        :param keep: None keeps all.
+        :raises PlanExpired: a file is gone.
+        :raises TableError: a file does not fit the table.
+        """
+        column = self._column
+        tasks = self._files.holding(keep)
+        if keep is None or column is None:
+            return self._bound(name, tasks)
+        # Rows of files that lie wholly inside need no look at their event times, which costs most where ranges are many.
+        inside = [t for t in tasks if lies_in(*_times(column, t), keep)]
+        paths = {t.file.file_path for t in inside}
+        across = [t for t in tasks if t.file.file_path not in paths]
+        return self._bound(name, inside).joined(self._bound(name, across, keep=keep))
+
+    def _bound(self, name: str, tasks: Sequence[FileScanTask], *, keep: EventRanges | None = None) -> SourceRead:
+        return source_read(self.table, name, self.schema, tasks, event_time=self.event_time, keep=keep)
+
+
+def _times(column: EventColumn | None, task: FileScanTask) -> tuple[EventRanges | None, int | None]:
+    """Return the event times of a file and how many of its rows have none; None is unknown."""
+    if column is None:
+        return None, None
+    return column.ranges(task.file, task.file.spec_id), column.nulls(task.file, task.file.spec_id)
 
 
 def read_ranges(
@@ -63,29 +148,8 @@ def read_ranges(
     keep: EventRanges | None,
     schema: Schema | None = None,
 ) -> SourceRead:
-    """Return the rows of a snapshot whose event time lies in ``keep``; the cost follows the ranges, not the table.
-
-    :param snapshot_id: None for a table without snapshots, which has no rows.
-    :param keep: None reads the whole snapshot.
-    :param schema: columns to read; default is those of the snapshot.
-    :raises PlanExpired: the snapshot or a file is gone.
-    :raises TableError: a file does not fit the table, or equality deletes apply.
-    """
-    of_snapshot = schema_at(table, snapshot_id)
-    schema = of_snapshot if schema is None else schema
-    snapshot = SnapshotIndex(table.metadata).get(snapshot_id)
-    column = None if event_time is None else EventColumn.of(table, event_time, schema=schema)
-    tasks = [] if snapshot is None else live_tasks(table, snapshot, column=column, keep=keep)
-    if keep is None or column is None:
-        return source_read(table, name, schema, tasks, event_time=event_time)
-    # Rows of files that lie wholly inside need no look at their event times, which costs most where ranges are many.
-    inside = [
-        t for t in tasks if lies_in(column.ranges(t.file, t.file.spec_id), column.nulls(t.file, t.file.spec_id), keep)
-    ]
-    paths = {t.file.file_path for t in inside}
-    across = [t for t in tasks if t.file.file_path not in paths]
-    whole = source_read(table, name, schema, inside, event_time=event_time)
-    return whole.joined(source_read(table, name, schema, across, event_time=event_time, keep=keep))
+    """Return the rows of a snapshot whose event time lies in ``keep``, for those that read once; see :class:`SnapshotFiles`."""
+    return SnapshotFiles.of(table, snapshot_id, event_time=event_time, keep=keep, schema=schema).read(name, keep)
 
 
 def read_keys(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +10,11 @@ from airflow_incremental.compat import ApprovalOperator
 from airflow_incremental.core.approval import ApprovalDefault, ApprovalPolicy, OnReject, check_timeout, users
 from airflow_incremental.core.literals import AuditTable, one_of
 from airflow_incremental.operators.arguments import WhenPending
-from airflow_incremental.operators.load import IncrementalLoadOperator
+from airflow_incremental.operators.load import OF_LOADS, IncrementalLoadOperator
 from airflow_incremental.operators.runtime import failing_for_good
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-
-#: Arguments that may be given for all stages and mean nothing here.
-_OF_LOADS = {
-    name
-    for name in inspect.signature(IncrementalLoadOperator.__init__).parameters
-    if name not in ("self", "kwargs", "retries", "retry_delay")
-}
 
 
 class SessionApprovalOperator(ApprovalOperator):
@@ -143,5 +134,5 @@ def make_approve(
         poll_interval=publish.poll_interval,
         response_timeout=timeout,
         assigned_users=users(approvers),
-        **{name: value for name, value in arguments.items() if name not in _OF_LOADS},
+        **{name: value for name, value in arguments.items() if name not in OF_LOADS},
     )

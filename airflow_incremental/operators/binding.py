@@ -58,6 +58,7 @@ def bind(
         engine=operator.make_engine(),
         run_is_over=run_is_over,
         samples=operator.samples,
+        chunking=operator.chunking,
         approval=operator.approval,
         quarantine_rejected=operator.approval_on_reject == "quarantine",
         replace_pending=operator.when_pending == "replace",

@@ -8,6 +8,17 @@ from typing import Any
 from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.errors import ArgumentError
 
+#: Key of what the plan of a group says whose load is mapped: its return value is what that is mapped over.
+STATE = "state"
+
+
+def key_of(stage_task_ids: Mapping[str, str], stage: str) -> str:
+    """Return the XCom key under which a stage says how it went.
+
+    :param stage_task_ids: stage -> task id, of its group.
+    """
+    return STATE if stage == "plan" and "chunk" in stage_task_ids else "return_value"
+
 
 def state_of(ti: Any, stage_task_ids: Mapping[str, str], stage: str) -> dict[str, Any]:
     """Return what an earlier stage of this run said.
@@ -18,11 +29,13 @@ def state_of(ti: Any, stage_task_ids: Mapping[str, str], stage: str) -> dict[str
     :raises ArgumentError: it said nothing, for example because somebody marked it as successful.
     """
     task_id = stage_task_ids[stage]
-    state = ti.xcom_pull(task_ids=task_id, map_indexes=ti.map_index)
+    # In a mapped group the stages of one instance belong together; a mapped load is in none.
+    map_index = -1 if ti.map_index is None or "chunk" in stage_task_ids else ti.map_index
+    state = ti.xcom_pull(task_ids=task_id, map_indexes=map_index, key=key_of(stage_task_ids, stage))
     if isinstance(state, Mapping):
         return dict(state)
     states = ti.get_task_states(dag_id=ti.dag_id, task_ids=[task_id], run_ids=[ti.run_id]).get(ti.run_id, {})
-    if states.get(task_id if ti.map_index is None or ti.map_index < 0 else f"{task_id}_{ti.map_index}") == "skipped":
+    if states.get(task_id if map_index < 0 else f"{task_id}_{map_index}") == "skipped":
         msg = f"the task {task_id!r} was skipped: nothing is published, and the next run plans the same changes"
         raise AirflowSkipException(msg)
     raise ArgumentError(

@@ -16,7 +16,7 @@ from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.announce import announce, is_unannounced, keep_quiet
 from airflow_incremental.operators.assets import iceberg_asset
 from airflow_incremental.operators.binding import bind
-from airflow_incremental.operators.handover import state_of
+from airflow_incremental.operators.handover import STATE, key_of, state_of
 from airflow_incremental.operators.restate import request_of
 from airflow_incremental.operators.runtime import emitter_of, owner_of, run_is_over
 from airflow_incremental.operators.session_log import SessionLog
@@ -55,6 +55,7 @@ class Job:
             iceberg_conn_id=operator.iceberg_conn_id, target=process.spec.target.table, process=process.spec.process
         )
         session_log = SessionLog(conn_id=operator.incremental_conn_id, key=key, emitter=emitter_of(context))
+        process = attrs.evolve(process, on_progress=session_log.progressed)
         return cls(operator=operator, context=context, process=process, session_log=session_log)
 
     @property
@@ -91,6 +92,24 @@ class Job:
         for key in sorted(self.operator.session_keys):
             self.context["ti"].xcom_push(key=key, value=state[key])
 
+    @property
+    def map_index(self) -> int:
+        """The running task's map index, -1 if it is not mapped."""
+        index = self.context["ti"].map_index
+        return -1 if index is None else int(index)
+
+    def hand_over(self, state: dict[str, Any], *, chunks: list[str]) -> dict[str, Any] | list[str]:
+        """Return what the plan's task returns: its state, or what the load is mapped over, after pushing the state.
+
+        :param chunks: of the plan, as people read them.
+        """
+        key = key_of(self.operator.stage_task_ids, "plan")
+        if key != STATE:
+            return state
+        self.operator.multiple_outputs = False
+        self.context["ti"].xcom_push(key=key, value=state)
+        return chunks
+
     def skip_to_publish(self, state: Mapping[str, Any]) -> NoReturn:
         """End this task, and skip every task between it and the group's last.
 
@@ -98,7 +117,7 @@ class Job:
         :raises DownstreamTasksSkipped: always.
         """
         ti = self.context["ti"]
-        ti.xcom_push(key="return_value", value=dict(state))
+        ti.xcom_push(key=key_of(self.operator.stage_task_ids, self.operator.stage), value=dict(state))
         tasks = self._between()
         self.operator.skip(ti, tasks)
         # In a mapped group Airflow's mixin leaves the skipping to the scheduler, which does not see it in all versions.

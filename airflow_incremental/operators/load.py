@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_incremental.compat import Asset, BaseOperator, BaseOperatorLink, SkipMixin
 from airflow_incremental.core.approval import ApprovalPolicy, OnReject
+from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.limits import check_engine, check_samples
 from airflow_incremental.core.literals import AuditTable, is_template, name_of_callable, one_of
@@ -15,6 +17,7 @@ from airflow_incremental.core.spec import Mode, OnLostWatermark, OnMissingBounds
 from airflow_incremental.core.stateful import CatchUp
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.core.thresholds import OnSkipped
+from airflow_incremental.operators.alone import check_alone
 from airflow_incremental.operators.arguments import (
     SPEC_FIELDS,
     OnNoChange,
@@ -24,7 +27,6 @@ from airflow_incremental.operators.arguments import (
     WhenPending,
     check_approval,
     check_asks,
-    check_disjoint,
     check_number,
     check_parsed,
     check_transform,
@@ -116,6 +118,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
     :param poll_interval: seconds between two looks while waiting.
     :param memory_limit: DuckDB's memory limit, such as ``"2GB"`` or ``"50%"``; default is its own, 80% of the machine.
     :param threads: DuckDB's threads; default is one per core.
+    :param chunk_bytes: ``append`` and ``overwrite``: a plan that reads more bytes of source files is cut by event time into chunks
+        of about this size, over which the transform runs one by one; a retry goes on after those that are done. A number, or a
+        text such as ``"512MB"``.
+    :param max_chunks: into how many chunks at most; 1 never cuts.
     :param samples: offending rows an audit may log, 100 at most; 0 shows none, because rows may hold personal data.
     :param approval: when a person is asked before the publish; set by the task group, which has a task that asks.
     :param approval_on_reject: what a rejection leads to; set by the task group.
@@ -182,6 +188,8 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         poll_interval: float = 30,
         memory_limit: str | None = None,
         threads: int | None = None,
+        chunk_bytes: int | str = "1GiB",
+        max_chunks: int = 200,
         samples: int = 0,
         approval: ApprovalPolicy | None = None,
         approval_on_reject: OnReject = "fail",
@@ -230,10 +238,10 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
         check_approval(approval, approval_on_reject, alone=self.stage == "all")
         self.on_no_change = one_of(on_no_change, OnNoChange, what="on_no_change")
         self.poll_interval = check_number(poll_interval, what="poll_interval", least=0)
-        check_samples(samples)
-        self.samples = samples
+        self.samples = check_samples(samples)
         check_engine(memory_limit, threads)
         self.memory_limit, self.threads = memory_limit, threads
+        self.chunking = Chunking(chunk_bytes, max_chunks)
         self.group_name = group_name or self.task_id
         self.stage_task_ids = dict(stage_task_ids or {})
         self.session_keys = session_keys if session_keys is not None else set()
@@ -251,7 +259,7 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             audit_table=audit_table,
             approval=approval,
         )
-        self._check_alone()
+        check_alone(self)
         if self.stage in ("all", "plan"):
             self.inlets = [*self.inlets, *self._source_assets()]
         if self.stage in ("all", "publish") and (asset := self._target_asset()) is not None:
@@ -371,25 +379,11 @@ class IncrementalLoadOperator(BaseOperator, SkipMixin):
             return None
         return iceberg_asset(table, self.iceberg_conn_id)
 
-    def _check_alone(self) -> None:
-        """Raise if another load of the same DAG has the same process, or replaces the same rows.
 
-        Of one process, each would take the other's watermark for its own. A load of another DAG that replaces the same rows
-        is found on the target, by the plan.
-        """
-        if not self.has_dag() or not isinstance(self.process, str):  # type: ignore[no-untyped-call]
-            return
-        for task in self.dag.tasks:
-            if not isinstance(task, IncrementalLoadOperator) or task is self:
-                continue
-            if task.stage != "all" and task.group_name == self.group_name:
-                continue
-            both = f"{task.group_name!r} and {self.group_name!r} of DAG {self.dag.dag_id!r}"
-            if task.process == self.process:
-                raise ArgumentError(
-                    f"{both} are both the process {self.process!r}",
-                    expected="one load per process in a DAG",
-                    hint="give one of them another process; if both write one target, give each a scope",
-                )
-            if task.declared is not None and self.declared is not None and task.iceberg_conn_id == self.iceberg_conn_id:
-                check_disjoint(task.declared, self.declared, who=both)
+#: Arguments of a load that say how rows are made, which tasks of other kinds do not have.
+OF_LOADS = frozenset(inspect.signature(IncrementalLoadOperator.__init__).parameters) - {
+    "self",
+    "kwargs",
+    "retries",
+    "retry_delay",
+}

@@ -66,6 +66,10 @@ class SessionLog:
         self._plan = plan
         self._write(planned(plan))
 
+    def progressed(self, done: int, chunks: int) -> None:
+        """Say how many of its chunks or steps are computed."""
+        self._step(state="planned", chunks=chunks, chunks_done=done)
+
     def loaded(self, sealed: Sealed) -> None:
         """Say that its rows are sealed."""
         aside = sealed.output.quarantined

@@ -14,6 +14,7 @@ from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed, IncrementalError, SessionBusy, SessionSuperseded, StoreError
+from airflow_incremental.core.ranges import EventRanges, format_time
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.busy import give_way
 from airflow_incremental.operators.handover import check_same, missing, skip_if_ended
@@ -21,6 +22,7 @@ from airflow_incremental.operators.job import Job
 from airflow_incremental.operators.restate import wants_preview
 
 if TYPE_CHECKING:
+    from airflow_incremental.core.plan import Plan
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.sessions.process import Finished, Session
 
@@ -30,19 +32,21 @@ log = logging.getLogger(__name__)
 _ROUNDS = 3
 
 
-def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any]) -> dict[str, Any]:
+def run_stage(operator: IncrementalLoadOperator, context: Mapping[str, Any], *, stage: str | None = None) -> Any:
     """Run the operator's stage; its result is the task's return value.
 
+    :param stage: another one than the operator's, for a task that works for it.
     :raises IncrementalError: with what to do; the operator tells Airflow whether a retry can help.
     """
-    stage = {"all": _all, "plan": _plan, "load": _load, "audit": _audit, "publish": _publish}[operator.stage]
+    stages = {"all": _all, "plan": _plan, "chunk": _chunk, "load": _load, "audit": _audit, "publish": _publish}
+    run = stages[stage or operator.stage]
     operator.plan_summary = ""
     job = Job.of(operator, context)
     if operator.stage in ("all", "plan") and wants_preview(context):
         _preview(job)
     for _ in range(_ROUNDS):
         try:
-            return stage(job)
+            return run(job)
         except SessionBusy as error:
             busy = error
             give_way(job, error)
@@ -77,7 +81,7 @@ def _all(job: Job) -> dict[str, Any]:
     return job.finish(steps.run(job.process, on_plan=show, on_load=told.loaded, on_audit=told.audited))
 
 
-def _plan(job: Job) -> dict[str, Any]:
+def _plan(job: Job) -> dict[str, Any] | list[str]:
     from airflow_incremental.iceberg import naming
     from airflow_incremental.sessions.planner import plan
     from airflow_incremental.sessions.process import Finished
@@ -92,7 +96,43 @@ def _plan(job: Job) -> dict[str, Any]:
     name = naming.scratch_ref if own_writes else naming.data_ref
     state = reports.session_values(opened.plan, branch=name(opened.plan.process, opened.plan.session))
     job.push_session(state)
-    return state
+    return job.hand_over(state, chunks=[_chunk_label(opened.plan, chunk) for chunk in opened.plan.chunks])
+
+
+def _chunk_label(plan: Plan, chunk: EventRanges) -> str:
+    """Return the event times of a chunk, for people."""
+    span = plan.only(chunk).affected.span()
+    return "all" if span is None or chunk.is_everything else f"{format_time(span.start)} - {format_time(span.end)}"
+
+
+def _chunk(job: Job) -> dict[str, Any]:
+    """Compute one chunk; what the stage after this one finds missing, it computes itself."""
+    from airflow_incremental.sessions import steps
+    from airflow_incremental.sessions.process import Finished
+
+    planned = job.state_of("plan")
+    skip_if_ended(planned)
+    try:
+        opened = steps.resume(job.process, planned["session"], again=False)
+    except SessionSuperseded as error:
+        # The next stage plans anew, and computes everything.
+        return _chunk_is_over(job, planned, error.found)
+    if isinstance(opened, Finished):
+        return _chunk_is_over(job, planned, opened.reason)
+    job.session_log.reopened(opened.plan)
+    number = job.map_index
+    done, chunks = steps.load_chunk(opened, number)
+    job.session_log.progressed(done, chunks)
+    text = f"chunk {number + 1:,} of {chunks:,} of session {opened.plan.session} is done, {done:,} in all"
+    job.show(text)
+    log.info("%s", text)
+    return {"session": opened.plan.session, "done": done, "chunks": chunks}
+
+
+def _chunk_is_over(job: Job, planned: Mapping[str, Any], why: str) -> dict[str, Any]:
+    log.warning("%s; there is nothing to compute for it here", why)
+    job.show(why)
+    return {"session": planned["session"], "done": None, "chunks": None}
 
 
 def _load(job: Job) -> dict[str, Any]:

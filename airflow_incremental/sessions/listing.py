@@ -17,6 +17,7 @@ from airflow_incremental.iceberg.by_hand import find_process, known_processes
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.locks import read_lock, session_of_lock
+from airflow_incremental.iceberg.progress import count_done
 from airflow_incremental.iceberg.state import records, words_of
 from airflow_incremental.sessions.entries import by_hand, read_log
 
@@ -89,6 +90,7 @@ def show_session(
         found["plan"] = None if lock is None else lock.plan.to_json()
         found["approval"] = None if lock is None or lock.approval is None else str(lock.approval)
         found["about"] = None if lock is None else lock.plan.describe()
+        found["chunks_done"] = None if lock is None else count_done(table, lock.plan)
     words = {} if found["snapshot_id"] is None else words_of(snapshot_index(table)[found["snapshot_id"]])
     found["sources"] = json.loads(words.get(naming.SOURCES, "{}"))
     found["base_session"] = words.get(naming.BASE_SESSION) or None
@@ -112,6 +114,7 @@ def _row(process: str, entry: SessionEntry) -> dict[str, Any]:
         "rows": entry.rows,
         "late_rows": entry.late_rows,
         "quarantined_rows": entry.quarantined_rows,
+        "chunks": entry.chunks,
         "ranges": list(entry.ranges or ()),
         "snapshot_id": entry.snapshot_id,
         "verdict": entry.verdict,
@@ -130,7 +133,7 @@ def _unreadable(table: Table, names: Iterable[str], known: set[str]) -> list[dic
         session = session_of_lock(table, name)
         if session is not None and session not in known:
             empty = dict.fromkeys(
-                ("kind", "mode", "at", "rows", "late_rows", "quarantined_rows", "snapshot_id", "verdict")
+                ("kind", "mode", "at", "rows", "late_rows", "quarantined_rows", "chunks", "snapshot_id", "verdict")
             )
             found.append(
                 {"session": session, "process": name, "state": _OPEN}

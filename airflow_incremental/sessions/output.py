@@ -1,29 +1,28 @@
-"""What a session writes: by its transform, once or step by step, here or on Spark, or what the author's own tasks wrote."""
+"""What a session writes: by its transform, at once or part by part, here or on Spark, or what the author's own tasks wrote."""
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import time
 import uuid
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from airflow_incremental.core.ranges import Grain, format_time
+from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spark_job import SparkRunner
-from airflow_incremental.core.stateful import cut
-from airflow_incremental.iceberg.progress import Progress, find_progress, save_progress
+from airflow_incremental.core.stateful import steps_of
+from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.progress import ALL_PARTS, Done, chunk_record, find_done, keep_chunk, keep_done
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
-from airflow_incremental.sessions.reading import source_changes, source_reads
+from airflow_incremental.sessions.reading import PlanReader
 from airflow_incremental.sessions.spark import produce_with_spark
 from airflow_incremental.sessions.state import keep_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import Table
 
@@ -37,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 def produce(session: Session, target: Table, fingerprint: str, keys: KeySet | None = None) -> Output:
-    """Produce the session's data files, which nothing refers to yet.
+    """Produce the session's data files, which nothing refers to yet. Parts that were done before are not computed again.
 
     :param fingerprint: of the transform, taken before it runs.
     :param keys: the keys that are computed, for a plan that replaces rows by key.
@@ -47,22 +46,34 @@ def produce(session: Session, target: Table, fingerprint: str, keys: KeySet | No
         return collect(target, process.spec, plan)
     if isinstance(process.transform, SparkRunner):
         return produce_with_spark(session, process.transform, target, fingerprint, keys)
-    producer = _Producer(
-        session=session,
-        target=target,
-        transform=process.transform,
-        fingerprint=fingerprint,
-        keys=keys,
-        changes=source_changes(process, plan),
-    )
-    write_id, files = producer.in_steps() if plan.mode == "stateful" else producer.at_once()
+    done = _Producer.of(session, process.transform, target, fingerprint, keys).all_parts()
     return Output(
-        files=files,
-        write_id=write_id,
+        files=tuple(file for item in done for file in item.files),
+        # A try's own files never have the names of another one's.
+        write_id=uuid.uuid4(),
         fingerprint=fingerprint,
         schema_id=target.metadata.current_schema_id,
         spec_id=target.metadata.default_spec_id,
     )
+
+
+def produce_chunk(session: Session, transform: Transform, chunk: int) -> tuple[int, int]:
+    """Compute and keep one chunk of a session, beside workers of the others, and return how many are done now, of how many.
+
+    :raises SessionSuperseded: the session is over.
+    """
+    process, plan = session.process, session.plan
+    fingerprint = process.fingerprint
+    target = load_table(process.catalog, plan.target, role="target")
+    seen = chunk_record(target, plan, chunk)
+    done = find_done(target, plan, fingerprint).values()
+    if any(chunk in item.parts for item in done):
+        log.info("chunk %s was done by an earlier try", f"{chunk + 1:,}")
+    else:
+        producer = _Producer.of(session, transform, target, fingerprint, None)
+        target = keep_chunk(process.catalog, plan, producer.one_part(chunk), seen=seen)
+        done = find_done(target, plan, fingerprint).values()
+    return sum(len(item.parts) for item in done), len(plan.chunks)
 
 
 @attrs.frozen(kw_only=True)
@@ -70,9 +81,31 @@ class _Producer:
     session: Session
     target: Table
     transform: Transform
-    fingerprint: str
-    keys: KeySet | None
-    changes: Sequence[Changes]
+    #: What the producer of a session's whole work has done so far: nothing.
+    nothing: Done
+    #: In order; a plan that is neither cut nor computed in steps has one.
+    parts: tuple[EventRanges, ...]
+    reader: PlanReader
+    #: Begins the names of this try's files.
+    own_id: uuid.UUID = attrs.field(factory=uuid.uuid4)
+
+    @classmethod
+    def of(
+        cls, session: Session, transform: Transform, target: Table, fingerprint: str, keys: KeySet | None
+    ) -> _Producer:
+        process, plan = session.process, session.plan
+        return cls(
+            session=session,
+            target=target,
+            transform=transform,
+            nothing=Done(
+                fingerprint=fingerprint,
+                schema_id=target.metadata.current_schema_id,
+                spec_id=target.metadata.default_spec_id,
+            ),
+            parts=parts_of(process, plan),
+            reader=PlanReader(process=process, plan=plan, keys=keys),
+        )
 
     @property
     def process(self) -> Process:
@@ -82,67 +115,62 @@ class _Producer:
     def plan(self) -> Plan:
         return self.session.plan
 
-    def at_once(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
-        """Run the transform over all that is planned."""
-        write_id = uuid.uuid4()
-        return write_id, self._run(self.plan, source_reads(self.process, self.plan, keys=self.keys), write_id)
+    def one_part(self, number: int) -> Done:
+        """Run the transform over one part that needs no state."""
+        return self.nothing.plus(number, self._run(number, self.reader.reads(self.parts[number])))
 
-    def in_steps(self) -> tuple[uuid.UUID, tuple[DataFile, ...]]:
-        """Run the transform over the steps of the planned range, in order, each seeing the state the last one left.
+    def all_parts(self) -> list[Done]:
+        """Run the transform over the parts that are not done, in order, each seeing the state the last one left.
 
-        Finished steps are kept now and then, and an earlier try's are not computed again.
+        Finished ones are kept now and then.
         """
-        step = None if self.process.spec.step is None else Grain(self.process.spec.step)
-        parts = [part for whole in self.plan.read.ranges for part in cut(whole, step)]
+        parts, process = self.parts, self.process
         if not parts:
-            return uuid.uuid4(), ()
-        done = find_progress(self.target, self.plan, self.fingerprint) if len(parts) > 1 else None
-        # A try's own files never have the names of another one's.
-        own_id, files = uuid.uuid4(), [] if done is None else list(done.files)
-        saved = time.monotonic()
-        engine, work_dir = self.process.engine, self.process.work_dir
+            return []
+        found = find_done(self.target, self.plan, self.nothing.fingerprint) if len(parts) > 1 else {}
+        finished = {number for item in found.values() for number in item.parts}
+        # What this worker goes on with; others had a chunk each.
+        own = found.pop(ALL_PARTS, self.nothing)
+        kept = time.monotonic()
         with (
-            engine.kept_open(work_dir),
-            keep_state(self.process, self.plan, self.target, start=parts[0].start) as state,
+            process.engine.kept_open(process.work_dir),
+            keep_state(process, self.plan, self.target, start=parts[0].ranges[0].start) as state,
         ):
-            if done is not None:
-                log.info("an earlier try finished the steps before %s; going on there", format_time(done.through))
-                if state is not None:
-                    state.after(files, done.through)
-            for number, part in enumerate(parts):
-                if done is not None and part.end <= done.through:
-                    continue
-                reads = source_reads(self.process, self.plan, part)
-                if state is not None:
-                    reads.append(state.read)
-                made = self._run(self.plan.only(part), reads, uuid.uuid5(own_id, str(number)))
-                files.extend(made)
-                if part is parts[-1]:
+            if finished:
+                log.info("earlier tries finished %s of %s parts", f"{len(finished):,}", f"{len(parts):,}")
+            if state is not None and finished:
+                state.after(own.files, parts[len(finished) - 1].ranges[-1].end)
+            for number in (n for n in range(len(parts)) if n not in finished):
+                reads = self.reader.reads(parts[number])
+                made = self._run(number, reads if state is None else [*reads, state.read])
+                own = own.plus(number, made)
+                finished.add(number)
+                if len(finished) == len(parts):
                     break
-                log.info("step %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", part)
+                log.info("part %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", parts[number])
                 if state is not None:
-                    state.after(made, part.end)
-                if time.monotonic() - saved >= self.process.keep_steps_every:
-                    self._save(part.end, tuple(files), own_id)
-                    saved = time.monotonic()
-        return own_id, tuple(files)
+                    state.after(made, parts[number].ranges[-1].end)
+                if time.monotonic() - kept >= process.keep_parts_every:
+                    keep_done(process.catalog, self.session.begin, own)
+                    process.on_progress(len(finished), len(parts))
+                    kept = time.monotonic()
+        if len(parts) > 1:
+            process.on_progress(len(parts), len(parts))
+        return [own, *found.values()]
 
-    def _save(self, through: dt.datetime, files: tuple[DataFile, ...], write_id: uuid.UUID) -> None:
-        progress = Progress(through=through, files=files, write_id=write_id, fingerprint=self.fingerprint)
-        save_progress(self.process.catalog, self.session.begin, progress)
-
-    def _run(self, plan: Plan, reads: Sequence[SourceRead], write_id: uuid.UUID) -> tuple[DataFile, ...]:
+    def _run(self, number: int, reads: Sequence[SourceRead]) -> tuple[DataFile, ...]:
         for read in reads:
             log.info(
                 "%s: %s rows in %s files (%s bytes)", read.name, f"{read.rows:,}", f"{read.files:,}", f"{read.bytes:,}"
             )
+        plan = self.plan.only(self.parts[number])
         event_time = self.process.spec.target.event_time
         check = RowCheck(
             event_time=event_time,
-            ranges=plan.read if not (plan.reads_added_rows or plan.keys or plan.read.is_everything) else None,
+            ranges=plan.read if self._checks_ranges(plan) else None,
             scope=plan.scope,
             key_columns=self.process.spec.keys,
-            keys=self.keys,
+            keys=self.reader.keys,
         )
         started = time.monotonic()
         with self.process.engine.run(
@@ -150,11 +178,11 @@ class _Producer:
             reads,
             plan,
             target_schema=self.target.schema().as_arrow(),
-            changes=self.changes,
+            changes=self._changes(number),
             order_by=tuple(dict.fromkeys((*partition_order(self.target), *((event_time,) if event_time else ())))),
             work_dir=self.process.work_dir,
         ) as batches:
-            written = write(self.target, batches, write_id=write_id, check=check)
+            written = write(self.target, batches, write_id=uuid.uuid5(self.own_id, str(number)), check=check)
         log.info(
             "wrote %s rows in %s files in %.1f s",
             f"{written.rows:,}",
@@ -162,3 +190,22 @@ class _Producer:
             time.monotonic() - started,
         )
         return written.files
+
+    def _checks_ranges(self, plan: Plan) -> bool:
+        """Say whether rows have to lie in the ranges: added rows land where they belong, as do those of keys."""
+        if plan.reads_added_rows or plan.keys or plan.read.is_everything:
+            return False
+        # A reload that is cut reads by the source's event time.
+        return self.process.spec.keeps_event_time or not self.plan.read.is_everything
+
+    def _changes(self, number: int) -> list[Changes]:
+        """Return what the transform may ask of the drivers; a step may need what changed before it."""
+        return self.reader.changes(None if self.plan.mode == "stateful" else self.parts[number])
+
+
+def parts_of(process: Process, plan: Plan) -> tuple[EventRanges, ...]:
+    """Return the parts of a plan that are computed one by one, in order: steps, or chunks of event time."""
+    if plan.mode != "stateful":
+        return plan.chunks
+    step = None if process.spec.step is None else Grain(process.spec.step)
+    return tuple(EventRanges((part,)) for part in steps_of(plan.read, step))

@@ -49,12 +49,13 @@ from airflow_incremental.iceberg.targets import (
     find_target,
     target_facts,
 )
+from airflow_incremental.sessions.chunking import with_cuts
 from airflow_incremental.sessions.facts import source_facts
 from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.quarantine import settle_last, settle_process
-from airflow_incremental.sessions.reading import source_changes, source_reads
+from airflow_incremental.sessions.reading import PlanReader
 from airflow_incremental.sessions.requested import requested
 from airflow_incremental.sessions.restating import restatement
 
@@ -168,7 +169,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     check_trends(process.audits, kept=process.audit_table is not False)
     again = _again(process, target, facts, mine, now)
     if again is not None:
-        return again
+        return with_cuts(process, again, {}) if isinstance(again, Plan) else again
     last, reload = _last_publish(process, target, facts)
     if last is not None:
         _check_alone(process, Owner.from_json({"deployment": "", **last.owner}))
@@ -189,7 +190,7 @@ def draft(process: Process, target: Table) -> Plan | Finished:
     if isinstance(decided, NothingToDo):
         return Finished(outcome="nothing_to_do", reason=decided.reason, published=decided.published)
     _check_before_load(process, target)
-    return decided
+    return with_cuts(process, decided, sources)
 
 
 def _again(
@@ -348,12 +349,9 @@ def _create(process: Process) -> Table:
             f"the target {spec.target.table!r} does not exist and nothing can tell its columns: {decided.reason}",
             hint="load the source first, or create the table",
         )
+    reader = PlanReader(process=process, plan=decided)
     schema = process.engine.schema(
-        process.transform,
-        source_reads(process, decided),
-        decided,
-        changes=source_changes(process, decided),
-        work_dir=process.work_dir,
+        process.transform, reader.reads(), decided, changes=reader.changes(), work_dir=process.work_dir
     )
     if not spec.target.create:
         raise TableError(

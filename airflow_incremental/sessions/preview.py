@@ -8,14 +8,14 @@ import attrs
 
 from airflow_incremental.core.errors import TableError
 from airflow_incremental.core.plan import Plan, SourcePlan
-from airflow_incremental.core.ranges import EventRanges, Grain
-from airflow_incremental.core.stateful import cut
+from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.replace import RowSet
 from airflow_incremental.iceberg.scan import live_tasks
 from airflow_incremental.iceberg.targets import find_target
+from airflow_incremental.sessions.output import parts_of
 from airflow_incremental.sessions.planner import draft
 from airflow_incremental.sessions.reading import pinned_changes, source_table
 
@@ -46,7 +46,7 @@ class Preview:
     :param busy: who holds the process now, so that a run would wait; None if nobody does.
     :param reads: of each source.
     :param units: units of the target's partitioning that are computed; None where that cannot be told.
-    :param steps: how often the transform runs.
+    :param parts: how often the transform runs: once for each chunk or step.
     :param files_replaced: live files of the target that hold, or may hold, rows that are replaced; None where keys tell.
     :param rows_replaced: rows in these files.
     """
@@ -56,7 +56,7 @@ class Preview:
     busy: str | None
     reads: tuple[Reading, ...] = ()
     units: int | None = None
-    steps: int = 0
+    parts: int = 0
     files_replaced: int | None = None
     rows_replaced: int | None = None
 
@@ -84,8 +84,8 @@ class Preview:
             lines.append(
                 f"  {self.files_replaced:,} files of {self.plan.target} with {self.rows_replaced:,} rows are touched"
             )
-        if self.steps > 1:
-            lines.append(f"  the transform runs {self.steps:,} times, in order")
+        if self.parts > 1:
+            lines.append(f"  the transform runs {self.parts:,} times")
         return "\n".join(lines)
 
 
@@ -123,7 +123,7 @@ def preview(process: Process) -> Preview:
         busy=busy,
         reads=tuple(_reading(process, plan, source) for source in plan.sources),
         units=plan.affected.count(plan.grain) if known and plan.grain is not None else None,
-        steps=_steps(process, plan),
+        parts=len(parts_of(process, plan)),
         files_replaced=None if touched is None else len(touched),
         rows_replaced=None if touched is None else sum(file.record_count for file in touched),
     )
@@ -160,10 +160,3 @@ def _live(process: Process, table: Table, source: SourcePlan, keep: EventRanges 
     column = None if event_time is None else EventColumn.of(table, event_time)
     everything = keep is None or keep.is_everything
     return [t.file for t in live_tasks(table, snapshot, column=column, keep=None if everything else keep)]
-
-
-def _steps(process: Process, plan: Plan) -> int:
-    step = process.spec.step
-    if plan.mode != "stateful" or step is None:
-        return 1
-    return sum(len(cut(whole, Grain(step))) for whole in plan.read.ranges)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from airflow_incremental.core.approval import ApprovalPolicy, Decision
+from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.literals import AuditTable, check_audit_table, default_audit_table
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.quarantine import check_quarantine, default_table
@@ -50,8 +51,10 @@ class Process:
     :param replace_pending: whether a session of another run that waits for a person may be taken over.
     :param restate: event times to compute again on purpose, instead of what changed.
     :param work_dir: where the engine spills; default is a temporary directory.
-    :param keep_steps_every: seconds of work after which a ``stateful`` session with steps keeps the finished ones for a retry, at
-        the cost of one commit.
+    :param chunking: how large the chunks are into which a large plan is cut.
+    :param keep_parts_every: seconds of work after which a session in chunks or steps keeps the finished ones for a retry, at the
+        cost of one commit.
+    :param on_progress: called when they are kept, with how many are done and of how many.
     :param audit_runner: runs on Spark what of the audits it can tell; None runs all of them here.
     """
 
@@ -69,7 +72,9 @@ class Process:
     replace_pending: bool = False
     restate: RestateRequest | None = None
     work_dir: Path | None = None
-    keep_steps_every: float = 60.0
+    chunking: Chunking = attrs.field(factory=Chunking)
+    keep_parts_every: float = 15.0
+    on_progress: Callable[[int, int], None] = attrs.field(default=lambda _done, _parts: None)
     quarantine_table: str | None = None
     audit_runner: SparkRunner | None = None
 

@@ -9,15 +9,17 @@ import attrs
 
 from airflow_incremental.core.errors import PlanExpired, WatermarkLost
 from airflow_incremental.core.plan import Plan, SourcePlan
-from airflow_incremental.core.ranges import EventRanges, TimeRange
+from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.reads import INTERNAL_PREFIX, ChangedRows, Changes, SourceRead
 from airflow_incremental.iceberg.changed_rows import read_changed
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.reads import read_added, read_keys, read_ranges
+from airflow_incremental.iceberg.reads import AddedFiles, SnapshotFiles, read_keys
 from airflow_incremental.sessions.process import Process
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pyiceberg.table import Table
 
     from airflow_incremental.core.changes import ChangeSet
@@ -25,28 +27,74 @@ if TYPE_CHECKING:
     from airflow_incremental.iceberg.keys import KeySet
 
 
-def source_reads(
-    process: Process, plan: Plan, part: TimeRange | None = None, *, keys: KeySet | None = None
-) -> list[SourceRead]:
-    """Return what each source name is bound to, exactly as the plan says.
+@attrs.define(kw_only=True)
+class PlanReader:
+    """What each source name is bound to, exactly as the plan says: at once, or part by part, for which a source is looked up once.
 
-    :param part: the part of the planned ranges that is computed, for a plan that is computed in parts.
     :param keys: the keys that are computed, for a plan that replaces rows by key.
-    :raises PlanExpired: a pinned snapshot is gone, or what changed until it reads differently now.
     """
-    found = []
-    for source in plan.sources:
+
+    process: Process
+    plan: Plan
+    keys: KeySet | None = None
+    _sources: dict[str, Callable[[EventRanges], SourceRead]] = attrs.field(factory=dict, init=False)
+    _changes: list[Changes] | None = attrs.field(default=None, init=False)
+
+    def reads(self, part: EventRanges | None = None) -> list[SourceRead]:
+        """Return the reads of the sources.
+
+        :param part: event times that are computed; None for all that is planned.
+        :raises PlanExpired: a pinned snapshot is gone, or what changed until it reads differently now.
+        """
+        part = EventRanges.everything() if part is None else part
+        for source in self.plan.sources:
+            if source.name not in self._sources:
+                self._sources[source.name] = self._look_up(source)
+        return [self._sources[source.name](part) for source in self.plan.sources]
+
+    def changes(self, part: EventRanges | None = None) -> list[Changes]:
+        """Return what the transform may ask of the drivers besides their rows; each is looked for once, when it asks.
+
+        :param part: event times that are computed; None for all that is planned.
+        """
+        if self._changes is None:
+            self._changes = source_changes(self.process, self.plan)
+        return [changes if part is None else changes.within(part) for changes in self._changes]
+
+    def _look_up(self, source: SourcePlan) -> Callable[[EventRanges], SourceRead]:
+        process, plan = self.process, self.plan
         table = source_table(process, plan, source)
         if source.derivation == "lookup":
-            found.append(_ranges(process, source, table, None))
-        elif plan.reads_added_rows:
-            found.append(_added(process, plan, source))
-        elif keys is not None:
-            found.append(_of_keys(process, plan, source, table, keys))
-        else:
-            ranges = plan.read if part is None else EventRanges((part,))
-            found.append(_ranges(process, source, table, None if ranges.is_everything else ranges))
-    return found
+            return _always(_files(process, source, table, None).read(source.name, None))
+        if plan.reads_added_rows:
+            return self._look_up_added(source)
+        if self.keys is not None:
+            return _always(_of_keys(process, plan, source, table, self.keys))
+        files = _files(process, source, table, None if plan.read.is_everything else plan.read)
+
+        def read(part: EventRanges) -> SourceRead:
+            keep = plan.read.intersect(part)
+            return files.read(source.name, None if keep.is_everything else keep)
+
+        return read
+
+    def _look_up_added(self, source: SourcePlan) -> Callable[[EventRanges], SourceRead]:
+        """Look up added rows; where ranges are recomputed as well, the rows of those ranges come whole instead."""
+        changes, table = pinned_changes(self.process, self.plan, source)
+        event_time = self.process.spec.sources[source.name].event_time
+        added = AddedFiles.of(table, source, changes, event_time=event_time)
+        again = _files(self.process, source, table, self.plan.replaced) if self.plan.replaced else None
+
+        def read(part: EventRanges) -> SourceRead:
+            whole = self.plan.replaced.intersect(part)
+            found = added.read(keep=None if part.is_everything else part, drop=whole or None)
+            return found.joined(again.read(source.name, whole)) if again is not None and whole else found
+
+        return read
+
+
+def _always(read: SourceRead) -> Callable[[EventRanges], SourceRead]:
+    return lambda _: read
 
 
 def source_changes(process: Process, plan: Plan) -> list[Changes]:
@@ -74,7 +122,8 @@ def changed_rows(process: Process, plan: Plan, source: SourcePlan) -> ChangedRow
         return read_changed(table, source, changes, event_time=event_time)
     # What is computed again on purpose counts as changed, whole.
     again = plan.restated(source)
-    whole = _ranges(process, source, source_table(process, plan, source), None if again.is_everything else again)
+    files = _files(process, source, source_table(process, plan, source), None if again.is_everything else again)
+    whole = files.read(source.name, None if again.is_everything else again)
     return ChangedRows(
         added=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_added"),
         removed=attrs.evolve(whole, name=f"{INTERNAL_PREFIX}{source.name}_removed", parts=(), rows=0, bytes=0, files=0),
@@ -86,9 +135,9 @@ def key_columns(spec: ProcessSpec, name: str) -> tuple[str, ...]:
     return spec.sources[name].key_columns or spec.keys
 
 
-def _ranges(process: Process, source: SourcePlan, table: Table, keep: EventRanges | None) -> SourceRead:
+def _files(process: Process, source: SourcePlan, table: Table, keep: EventRanges | None) -> SnapshotFiles:
     event_time = process.spec.sources[source.name].event_time
-    return read_ranges(table, source.name, source.pinned.snapshot_id, event_time=event_time, keep=keep)
+    return SnapshotFiles.of(table, source.pinned.snapshot_id, event_time=event_time, keep=keep)
 
 
 def source_table(process: Process, plan: Plan, source: SourcePlan) -> Table:
@@ -158,13 +207,3 @@ def pinned_changes(process: Process, plan: Plan, source: SourcePlan) -> tuple[Ch
             hint="retry the task; it plans anew",
         )
     return changes, table
-
-
-def _added(process: Process, plan: Plan, source: SourcePlan) -> SourceRead:
-    """Return the added rows; where ranges are recomputed as well, the rows of those ranges come whole instead."""
-    changes, table = pinned_changes(process, plan, source)
-    event_time = process.spec.sources[source.name].event_time
-    added = read_added(table, source.name, source, changes, event_time=event_time, drop=plan.replaced or None)
-    if not plan.replaced:
-        return added
-    return added.joined(_ranges(process, source, table, plan.replaced))

@@ -14,7 +14,7 @@ from airflow_incremental.iceberg.commits import load_table, wait_for_table
 from airflow_incremental.iceberg.locks import check_owned
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output, check_shape
-from airflow_incremental.sessions.spark_document import job_document, job_sources, parts_of
+from airflow_incremental.sessions.spark_document import job_document, job_sources
 
 if TYPE_CHECKING:
     from pyiceberg.table import Table
@@ -43,7 +43,7 @@ def produce_with_spark(
     :raises SessionSuperseded: the session does not hold the lock any more.
     """
     process, plan = session.process, session.plan
-    if plan.mode == "stateful" and not parts_of(process, plan):
+    if plan.mode == "stateful" and not plan.read:
         return _nothing(target, fingerprint)
     started = time.monotonic()
     attempt = _rejoined(runner, target, session) or _run(session, runner)

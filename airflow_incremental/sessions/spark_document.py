@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.reads import changes_name
 from airflow_incremental.core.spark_job import JOB_VERSION, SESSION_CONF, SparkRead, ranges_as_job
-from airflow_incremental.core.stateful import cut
+from airflow_incremental.core.stateful import steps_of
 from airflow_incremental.iceberg.reads import schema_at
 from airflow_incremental.iceberg.replace import replaceable
 from airflow_incremental.iceberg.spark_reads import added_reads, changed_reads, snapshot_reads
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from pyiceberg.table import Table
 
     from airflow_incremental.core.plan import Plan, SourcePlan
-    from airflow_incremental.core.ranges import TimeRange
     from airflow_incremental.core.spark_job import SparkRunner
     from airflow_incremental.core.tables import ScopeValue
     from airflow_incremental.iceberg.attempts import Attempt
@@ -68,12 +67,6 @@ def job_document(session: Session, runner: SparkRunner, target: Table, attempt: 
     }
 
 
-def parts_of(process: Process, plan: Plan) -> list[TimeRange]:
-    """Return the parts of the range of a ``stateful`` plan that are computed one after the other."""
-    step = None if process.spec.step is None else Grain(process.spec.step)
-    return [part for whole in plan.read.ranges for part in cut(whole, step)]
-
-
 def job_sources(process: Process, plan: Plan, runner: SparkRunner) -> dict[str, Any]:
     """Return what each source name stands for.
 
@@ -101,7 +94,7 @@ def _source(process: Process, plan: Plan, source: SourcePlan, runner: SparkRunne
 
 
 def _rows(process: Process, plan: Plan, source: SourcePlan, table: Table) -> list[SparkRead]:
-    """Return the rows that a source's name stands for; see :func:`~airflow_incremental.sessions.reading.source_reads`."""
+    """Return the rows that a source's name stands for; see :func:`~airflow_incremental.sessions.reading.PlanReader`."""
     if source.derivation == "lookup" or plan.keys:
         # Of the rows of a keyed driver, the application takes those of the changed keys.
         return snapshot_reads(table, source)
@@ -162,8 +155,9 @@ def _target(process: Process, plan: Plan, target: Table, attempt: Attempt) -> di
 def _steps(process: Process, plan: Plan) -> dict[str, Any]:
     spec = process.spec
     unit = spec.step or (None if plan.grain is None else plan.grain.value)
+    step = None if spec.step is None else Grain(spec.step)
     return {
-        "parts": [ranges_as_job(EventRanges((part,)))["ranges"][0] for part in parts_of(process, plan)],
+        "parts": [ranges_as_job(EventRanges((part,)))["ranges"][0] for part in steps_of(plan.read, step)],
         "state": None
         if spec.state is None or unit is None
         else {

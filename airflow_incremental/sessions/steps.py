@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_incremental.core.audit import AuditReport
-from airflow_incremental.core.errors import PlanExpired, SessionSuperseded, TargetChanged
+from airflow_incremental.core.chunks import CUT_MODES
+from airflow_incremental.core.errors import ArgumentError, PlanExpired, SessionSuperseded, TargetChanged
+from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.locks import (
     abandon_session,
@@ -25,7 +27,7 @@ from airflow_incremental.sessions.approving import check_approved
 from airflow_incremental.sessions.auditing import answers, audit, audit_again
 from airflow_incremental.sessions.closed import closed
 from airflow_incremental.sessions.keys import changed_keys
-from airflow_incremental.sessions.output import produce
+from airflow_incremental.sessions.output import produce, produce_chunk
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.planner import ended_as_declared_anew
 from airflow_incremental.sessions.planner import plan as open_session
@@ -107,6 +109,31 @@ def load(session: Session) -> Sealed:
         raise
     log.info("sealed %s rows as snapshot %s; nothing is visible on main yet", f"{output.rows:,}", sealed.snapshot_id)
     return sealed
+
+
+def load_chunk(session: Session, chunk: int) -> tuple[int, int]:
+    """Compute one chunk of a session and keep it for the load, beside workers of other chunks.
+
+    :param chunk: its number, from 0.
+    :returns: how many chunks are done, and of how many.
+    :raises PlanExpired: what the plan pinned is gone; the session was ended.
+    :raises SessionSuperseded: the session is over.
+    """
+    process, plan = session.process, session.plan
+    if process.transform is None or isinstance(process.transform, SparkRunner):
+        raise ArgumentError(
+            f"a chunk of session {plan.session} was asked for, whose rows this worker does not write",
+            expected="SQL or a callable that runs on the worker",
+            hint="leave parallel_chunks out",
+        )
+    if plan.mode not in CUT_MODES:
+        log.info("a plan of mode %r is computed in order: all of it when it is sealed", plan.mode)
+        return 0, 1
+    try:
+        return produce_chunk(session, process.transform, chunk)
+    except PlanExpired as error:
+        _end(session, error.found)
+        raise
 
 
 def publish(session: Session, report: AuditReport, decision: Decision | None = None) -> Finished:

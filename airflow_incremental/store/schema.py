@@ -38,7 +38,7 @@ from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.signals import NAME_LIMIT
 
 #: Of the tables: the number of the newest migration.
-VERSION = "0005"
+VERSION = "0006"
 
 metadata = MetaData(
     naming_convention={
@@ -332,6 +332,8 @@ session = Table(
     Column("plan", Json, comment="the whole plan, as the lock held it"),
     Column("ranges", Json, comment="event times computed, as a list of 'start/end' (half-open, UTC)"),
     Column("late_ranges", Json, comment="the part of them below what was already complete"),
+    Column("chunks", Integer, comment="chunks or steps its work is computed in; null if at once"),
+    Column("chunks_done", Integer, comment="how many of them were computed when that was looked at last"),
     Column("rows", BigInteger, comment="rows written"),
     Column("late_rows", BigInteger, comment="source rows below what was already complete"),
     Column("quarantined_rows", BigInteger, comment="rows put aside"),

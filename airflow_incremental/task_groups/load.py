@@ -11,14 +11,18 @@ from airflow_incremental.audits import Audit
 from airflow_incremental.audits.python import Check
 from airflow_incremental.compat import Asset, TaskGroup, XComArg
 from airflow_incremental.core.approval import ApprovalDefault, ApprovalPolicy, OnReject
+from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.spec import Mode
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import Stage, Transform, check_approval, check_transform
-from airflow_incremental.operators.load import IncrementalLoadOperator
+from airflow_incremental.operators.chunk import make_chunks
+from airflow_incremental.operators.load import OF_LOADS, IncrementalLoadOperator
+from airflow_incremental.task_groups.parallel import check_parallel
 from airflow_incremental.task_groups.session import SessionValues
 
 if TYPE_CHECKING:
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
     from typing_extensions import Self
 
     from airflow_incremental.operators.approve import SessionApprovalOperator
@@ -84,8 +88,12 @@ class IncrementalLoad(TaskGroup):
     :param approval_on_reject: a rejection does ``fail`` the run, ``discard`` the session while the run goes on, or put its rows
         into ``quarantine``. In any case nothing is published.
     :param approvers: who may answer, by user id, or as mappings with ``id`` and ``name``; None for everybody who may in Airflow.
+    :param parallel_chunks: a plan that is cut into chunks (see ``chunk_bytes`` of the operator) is computed by mapped tasks
+        ``load``, one for each chunk and so many at a time; a task ``seal`` then puts what they wrote together. None computes the
+        chunks in one task. For SQL and callables in mode ``append`` or ``overwrite``, outside mapped task groups.
     :param operator_args: more arguments of the tasks, by stage, with ``"*"`` for all:
-        ``{"*": {"retries": 3}, "load": {"pool": "duckdb", "queue": "big"}}``. With writes of your own, ``load`` is called ``seal``.
+        ``{"*": {"retries": 3}, "load": {"pool": "duckdb", "queue": "big"}}``. With writes of your own, ``load`` is called ``seal``;
+        with ``parallel_chunks`` there are both.
     :param default_args: as of any task group.
     :param prefix_group_id: as of any task group.
     :param parent_group: as of any task group.
@@ -110,6 +118,7 @@ class IncrementalLoad(TaskGroup):
         approval_default: ApprovalDefault = "deny",
         approval_on_reject: OnReject = "fail",
         approvers: Sequence[str | Mapping[str, str]] | None = None,
+        parallel_chunks: int | None = None,
         operator_args: Mapping[str, Mapping[str, Any]] | None = None,
         default_args: dict[str, Any] | None = None,
         prefix_group_id: bool = True,
@@ -134,7 +143,14 @@ class IncrementalLoad(TaskGroup):
                 expected="a transform: which keys are replaced is found while it is loaded",
                 hint="write the transform as SQL or a callable, or use mode='overwrite' with writes of your own",
             )
-        labels = {"plan": "plan", "load": "seal" if self.own_writes else "load", "audit": "audit", "publish": "publish"}
+        labels = {"plan": "plan", "load": "load", "audit": "audit", "publish": "publish"}
+        if parallel_chunks is not None:
+            check_parallel(
+                self, parallel_chunks, mode=mode, transform=transform, most=load_args.get("max_chunks", Chunking().most)
+            )
+            labels["chunk"] = "load"
+        if self.own_writes or parallel_chunks is not None:
+            labels["load"] = "seal"
         check_approval(approval, approval_on_reject, alone=False)
         asking: dict[str, Any] = {"timeout": approval_timeout, "default": approval_default, "approvers": approvers}
         if approval is None:
@@ -142,6 +158,10 @@ class IncrementalLoad(TaskGroup):
         else:
             labels["approve"] = "approve"
         extra = _arguments_by_stage(operator_args or {}, labels)
+        if parallel_chunks is not None:
+            # How rows are made is said by the task that seals, also where it was said of the mapped one.
+            of_load = {name: value for name, value in extra["chunk"].items() if name in OF_LOADS}
+            extra["load"] = {**of_load, **extra["load"]}
         shared = {
             "sources": sources,
             "target": target,
@@ -169,6 +189,13 @@ class IncrementalLoad(TaskGroup):
         self.publish = make("publish", trigger_rule="none_failed")
         #: The task that asks a person, between ``audit`` and ``publish``; None without ``approval``.
         self.approve: SessionApprovalOperator | None = None
+        #: The mapped task that computes the chunks, between ``plan`` and ``load``; None without ``parallel_chunks``.
+        self.chunks: MappedOperator | None = None
+        if parallel_chunks is not None:
+            self.chunks = make_chunks(
+                self.plan, self.load, parallel_chunks, {"task_group": self, "dag": self.dag, **extra["chunk"]}
+            )
+            self.chunks >> self.load
         self.plan >> self.load >> self.audit
         if approval is None:
             self.audit >> self.publish

@@ -14,7 +14,7 @@ from airflow_incremental.core.errors import AuditFailed
 from airflow_incremental.iceberg.sweep import leftovers, sweep
 from airflow_incremental.sessions import steps
 from tests.support.killing import Child
-from tests.support.modes import MODES, world_of
+from tests.support.modes import IN_PARTS, MODES, world_of
 from tests.support.world import World
 
 NOW = dt.timedelta(0)
@@ -25,7 +25,7 @@ ALL = pytest.mark.parametrize("mode", MODES)
 
 def run_session(home: Path, mode: str, run_id: str) -> None:
     """What a task process does: one run of all steps."""
-    steps.run(world_of(home, mode).process(run_id, keep_steps_every=0.0))
+    steps.run(world_of(home, mode).process(run_id, keep_parts_every=0.0))
 
 
 def prepared(home: Path, mode: str) -> World:
@@ -70,7 +70,7 @@ def places(events: list[str]) -> list[int]:
 @ALL
 def test_killed_anywhere_the_retry_converges(tmp_path: Path, mode: str) -> None:
     events = events_of_a_session(tmp_path, mode)
-    if mode != "stateful in steps":  # which keeps each finished one here
+    if mode not in IN_PARTS:  # which keep each finished one here
         assert events.count("before commit") <= 4, "a whole session makes at most four commits"
     home = tmp_path / "world"
     restored = Restored(home, mode)

@@ -24,7 +24,7 @@ from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.event_times import TimesReader, count_before
 from airflow_incremental.iceberg.lineage import head_of, position_of
-from airflow_incremental.iceberg.reads import read_added, read_ranges
+from airflow_incremental.iceberg.reads import AddedFiles, read_ranges
 from tests.support.source_history import TICKS, Rows, SourceHistory
 from tests.support.tables import make_table, sql_catalog, utc_at
 
@@ -162,7 +162,7 @@ def check_late(table: Table, changes: ChangeSet) -> None:
 def added(history: SourceHistory, changes: ChangeSet) -> SourceRead:
     pinned = position_of(history.table, head_of(history.table, "main"))
     plan = SourcePlan(name="events", table="raw.t", base=None, pinned=pinned, derivation=changes.derivation)
-    return read_added(history.table, "events", plan, changes, event_time="ts")
+    return AddedFiles.of(history.table, plan, changes, event_time="ts").read()
 
 
 def read_rows(read: SourceRead) -> Rows:

@@ -26,7 +26,7 @@ from airflow_incremental.core.watermark import SourcePosition
 from airflow_incremental.iceberg.changed_rows import read_changed
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import head_of, position_of
-from airflow_incremental.iceberg.reads import read_added, read_ranges, schema_at
+from airflow_incremental.iceberg.reads import AddedFiles, read_ranges, schema_at
 from airflow_incremental.iceberg.spark_reads import added_reads, changed_reads, snapshot_reads
 from tests.support.source_history import ACTIONS, HOURS, Append, SourceHistory
 from tests.support.spark_reads import Rows, outside, spark_rows
@@ -116,7 +116,7 @@ def check(table: Table, base: SourcePosition | None, pinned: SourcePosition, cha
         drops.append(changes.rewrite_ranges().align(Grain.HOUR))
     rest, _, _ = changes.without_rewrites()
     for drop in drops:
-        bound = rows_of(read_added(table, "events", source, rest, event_time="ts", drop=drop))
+        bound = rows_of(AddedFiles.of(table, source, rest, event_time="ts").read(drop=drop))
         bound = bound if drop is None else outside(bound, drop, 1)
         reads = added_reads(table, source, rest, event_time="ts", drop=drop)
         assert spark_rows(table, reads, names, "ts") == bound

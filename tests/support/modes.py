@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from airflow_incremental.core.chunks import Chunking
 from tests.support.balances import Balances
 from tests.support.totals import Totals
 from tests.support.union import Union
 from tests.support.world import World
 
-#: In steps, a ``stateful`` session keeps each finished one where ``keep_steps_every=0`` says so.
-MODES = ("append", "append a union", "overwrite", "stateful", "stateful in steps", "merge")
+#: In steps or chunks, a session keeps each finished one where ``keep_parts_every=0`` says so.
+IN_PARTS = ("append in chunks", "overwrite in chunks", "stateful in steps")
+MODES = ("append", "append a union", "overwrite", "stateful", "merge", *IN_PARTS)
 
 
 def world_of(home: Path, mode: str, **options: Any) -> World:
@@ -20,4 +22,8 @@ def world_of(home: Path, mode: str, **options: Any) -> World:
         return Balances(home=home, step="hour" if mode.endswith("steps") else None, **options)
     if mode.endswith("union"):
         return Union(home=home, **options)
-    return Totals(home=home, **options) if mode == "merge" else World(home=home, mode=mode, **options)
+    if mode.endswith("chunks"):
+        options["binding"] = {"chunking": Chunking(1, 3), **options.get("binding", {})}
+    return (
+        Totals(home=home, **options) if mode == "merge" else World(home=home, mode=mode.split(maxsplit=1)[0], **options)
+    )

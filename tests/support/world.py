@@ -87,6 +87,8 @@ class World:
     name: str = "proc"
     scope: Mapping[str, Any] | None = None
     over: Callable[[Owner], bool] = lambda _owner: True
+    #: More of what a process is bound to.
+    binding: Mapping[str, Any] = attrs.field(factory=dict)
     #: Makes of the transform's SQL what runs it elsewhere; None runs it here.
     runner: Callable[[str], Any] | None = None
     next_id: int = 0
@@ -157,6 +159,7 @@ class World:
             ),
             "transform": APPEND_SQL if self.mode == "append" else OVERWRITE_SQL,
             "run_is_over": self.over,
+            **self.binding,
         }
         values |= changes
         if self.runner is not None and isinstance(values["transform"], str):

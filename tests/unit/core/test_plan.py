@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from airflow_incremental.core.errors import IncrementalError
-from airflow_incremental.core.plan import PLAN_LIMIT, Owner, Plan, SourcePlan, new_session_id
+from airflow_incremental.core.plan import PLAN_LIMIT, PLAN_VERSION, Owner, Plan, SourcePlan, new_session_id
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain, TimeRange
 from airflow_incremental.core.watermark import SourcePosition, Watermark
 
@@ -94,7 +94,9 @@ def test_a_plan_of_another_version_is_refused() -> None:
 def test_a_plan_from_before_this_format_is_refused_with_a_way_out() -> None:
     stored = {**plan(hours(1)).to_json(), "version": 1}
     del stored["keys"]
-    with pytest.raises(IncrementalError, match=r"format version 1\..*version 2.*session abandon m\.t p --reason"):
+    with pytest.raises(
+        IncrementalError, match=rf"format version 1\..*version {PLAN_VERSION}.*session abandon m\.t p --reason"
+    ):
         Plan.from_json(stored)
 
 

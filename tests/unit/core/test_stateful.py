@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_incremental.core.ranges import UTC, EventRanges, Grain, TimeRange
-from airflow_incremental.core.stateful import cut, end_of, pending
+from airflow_incremental.core.stateful import end_of, pending, steps_of
 from airflow_incremental.core.thresholds import Thresholds
 
 DAY = dt.datetime(2023, 9, 14, tzinfo=UTC)
@@ -89,7 +89,7 @@ def test_after_any_history_every_hour_below_processed_was_computed_after_its_las
 
 
 def test_steps() -> None:
-    whole = TimeRange(hour(0), hour(3))
-    assert cut(whole, None) == (whole,)
-    assert cut(whole, Grain.HOUR) == tuple(TimeRange(hour(n), hour(n + 1)) for n in range(3))
-    assert cut(TimeRange(hour(0), hour(30)), Grain.DAY) == (TimeRange(hour(0), hour(24)), TimeRange(hour(24), hour(30)))
+    whole, across = EventRanges((TimeRange(hour(0), hour(3)),)), EventRanges((TimeRange(hour(0), hour(30)),))
+    assert steps_of(whole, None) == whole.ranges
+    assert steps_of(whole, Grain.HOUR) == tuple(TimeRange(hour(n), hour(n + 1)) for n in range(3))
+    assert steps_of(across, Grain.DAY) == (TimeRange(hour(0), hour(24)), TimeRange(hour(24), hour(30)))

@@ -16,7 +16,7 @@ from airflow_incremental.core.errors import PlanExpired, TableError
 from airflow_incremental.core.plan import SourcePlan
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import SnapshotIndex, position_of
-from airflow_incremental.iceberg.reads import read_added
+from airflow_incremental.iceberg.reads import AddedFiles
 from tests.support.tables import (
     append,
     arrow_rows,
@@ -51,7 +51,7 @@ def added_ids(table: Table, changes: ChangeSet) -> list[int]:
     """Return the ids of the added rows as a load would read them."""
     pinned = position_of(table, head(table))
     plan = SourcePlan(name="events", table="raw.events", base=None, pinned=pinned, derivation=changes.derivation)
-    read = read_added(table, "events", plan, changes, event_time="ts")
+    read = AddedFiles.of(table, plan, changes, event_time="ts").read()
     return sorted(i for part in read.parts for i in part.batches().read_all().column("id").to_pylist())
 
 

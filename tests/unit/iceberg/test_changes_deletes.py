@@ -15,7 +15,7 @@ from airflow_incremental.core.plan import SourcePlan
 from airflow_incremental.core.ranges import MICROSECOND, EventRanges, Grain, TimeRange
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import SnapshotIndex, position_of
-from airflow_incremental.iceberg.reads import read_added, read_ranges
+from airflow_incremental.iceberg.reads import AddedFiles, read_ranges
 from tests.support.tables import (
     append,
     at,
@@ -43,7 +43,7 @@ def moments(*hours: float) -> EventRanges:
 def ids(table: Table, changes: ChangeSet) -> list[int]:
     pinned = position_of(table, head(table))
     plan = SourcePlan(name="events", table="raw.events", base=None, pinned=pinned, derivation=changes.derivation)
-    read = read_added(table, "events", plan, changes, event_time="ts")
+    read = AddedFiles.of(table, plan, changes, event_time="ts").read()
     return sorted(i for part in read.parts for i in part.batches().read_all().column("id").to_pylist())
 
 

@@ -19,7 +19,7 @@ from airflow_incremental.core.ranges import EventRanges, TimeRange
 from airflow_incremental.core.reads import SourceRead
 from airflow_incremental.iceberg.changes import detect
 from airflow_incremental.iceberg.lineage import position_of
-from airflow_incremental.iceberg.reads import read_added, read_files, read_ranges
+from airflow_incremental.iceberg.reads import AddedFiles, read_files, read_ranges
 from airflow_incremental.iceberg.scan import may_hold
 from tests.support.tables import (
     append,
@@ -163,15 +163,15 @@ def test_a_table_without_snapshots_has_no_rows(catalog: Catalog) -> None:
 
 def test_added_rows(table: Table) -> None:
     changes, plan = changes_since(table, 0)
-    assert ids(read_added(table, "events", plan, changes, event_time="ts")) == [4, 5, 6]
-    kept = read_added(table, "events", plan, changes, event_time="ts", keep=span(5, 6))
+    assert ids(AddedFiles.of(table, plan, changes, event_time="ts").read()) == [4, 5, 6]
+    kept = AddedFiles.of(table, plan, changes, event_time="ts").read(keep=span(5, 6))
     assert ids(kept) == [4]
-    dropped = read_added(table, "events", plan, changes, event_time="ts", drop=span(5, 6))
+    dropped = AddedFiles.of(table, plan, changes, event_time="ts").read(drop=span(5, 6))
     assert ids(dropped) == [5, 6]
     assert [p.drop for p in dropped.parts] == [span(5, 6)]
-    assert ids(read_added(table, "events", plan, changes, event_time="ts", drop=span(5, 6, nulls=True))) == [5]
+    assert ids(AddedFiles.of(table, plan, changes, event_time="ts").read(drop=span(5, 6, nulls=True))) == [5]
     # A file that is partly dropped is opened; the engine leaves its rows out.
-    assert ids(read_added(table, "events", plan, changes, event_time="ts", drop=span(5, 5.5))) == [4, 5, 6]
+    assert ids(AddedFiles.of(table, plan, changes, event_time="ts").read(drop=span(5, 5.5))) == [4, 5, 6]
 
 
 def test_given_files(table: Table) -> None:
@@ -227,7 +227,7 @@ def test_a_file_of_another_table_is_refused_by_name(table: Table, tmp_path: Path
     with pytest.raises(TableError, match=r"foreign.parquet of table raw\.events has its column 'id' under field id 7"):
         ranges(table, None)
     with pytest.raises(TableError, match="its columns would be read as NULL"):
-        read_added(table, "events", changes_since(table, 1)[1], changes_since(table, 1)[0], event_time="ts")
+        AddedFiles.of(table, changes_since(table, 1)[1], changes_since(table, 1)[0], event_time="ts").read()
 
 
 def test_what_is_gone_expires_the_plan(table: Table) -> None:

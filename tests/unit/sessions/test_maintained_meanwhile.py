@@ -38,7 +38,7 @@ def test_at_every_step(tmp_path: Path, mode: str) -> None:
         world.land(late + 0.05, region="us")
         steps.run(world.process())
     world.land(1.7, 0.4, 3.2)
-    session = plan(world.process("slow", keep_steps_every=0.0))
+    session = plan(world.process("slow", keep_parts_every=0.0))
     assert isinstance(session, Session)
     keep_up(world)
     sealed = steps.load(session)

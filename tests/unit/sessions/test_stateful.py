@@ -293,7 +293,7 @@ class TestFinishedSteps:
     @staticmethod
     def attempt(world: Balances, fail_at: int | None = None, **changes: Any) -> list[str]:
         engine = Counting(fail_at=fail_at)
-        process = world.process("run", **{"keep_steps_every": 0.0, "engine": engine, **changes})
+        process = world.process("run", **{"keep_parts_every": 0.0, "engine": engine, **changes})
         if fail_at is None:
             assert steps.run(process).did_publish
         else:
@@ -336,5 +336,5 @@ class TestFinishedSteps:
 
     def test_are_kept_only_now_and_then(self, world: Balances) -> None:
         before = world.target.metadata.last_sequence_number
-        self.attempt(world, keep_steps_every=3600.0)
+        self.attempt(world, keep_parts_every=3600.0)
         assert world.target.metadata.last_sequence_number == before + 2, "lock and seal; publishing adds no snapshot"

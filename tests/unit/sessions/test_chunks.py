@@ -1,0 +1,276 @@
+"""Plans in chunks: by one worker, by several, again after failures; always what one computation over everything gives."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from pyiceberg.types import StringType
+
+from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
+from airflow_incremental.core.plan import Plan
+from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
+from airflow_incremental.core.requests import RestateRequest
+from airflow_incremental.engines.duckdb import DuckDBEngine
+from airflow_incremental.engines.worker import TransformInterrupted
+from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg.progress import count_done
+from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.planner import plan
+from airflow_incremental.sessions.preview import preview
+from airflow_incremental.sessions.process import Session
+from tests.support.modes import world_of
+from tests.support.world import OVERWRITE_SQL, World, hour, rows_table
+
+CHUNKED = pytest.mark.parametrize("mode", ["append in chunks", "overwrite in chunks"])
+
+
+@attrs.frozen(kw_only=True)
+class Counting(DuckDBEngine):
+    """Notes what the transform runs over, and fails at one of its runs."""
+
+    fail_at: int | None = None
+    seen: list[EventRanges] = attrs.field(factory=list)
+
+    def run(self, transform: Any, reads: Any, plan: Plan, **options: Any) -> Any:
+        if len(self.seen) == self.fail_at:
+            raise TransformInterrupted("killed")
+        self.seen.append(plan.affected)
+        return super().run(transform, reads, plan, **options)
+
+
+def attempt(world: World, fail_at: int | None = None, **changes: Any) -> list[EventRanges]:
+    """Run all steps as one try of the run, and return what the transform ran over."""
+    engine = Counting(fail_at=fail_at)
+    process = world.process("run", **{"keep_parts_every": 0.0, "engine": engine, **changes})
+    if fail_at is None:
+        assert steps.run(process).did_publish
+    else:
+        with pytest.raises(TransformInterrupted):
+            steps.run(process)
+    return engine.seen
+
+
+#: Corrected later.
+WRONG = OVERWRITE_SQL.replace("sum(v)", "sum(v + 1)")
+
+
+def filled(tmp_path: Path, mode: str, **options: Any) -> World:
+    world = world_of(tmp_path, mode, **options).set_up()
+    for n in range(6):
+        world.land(n + 0.1, n + 0.2, n + 0.9)
+    world.land(0.5, 3.5, region="us")
+    return world
+
+
+def opened(world: World, run_id: str = "run", **changes: Any) -> Session:
+    session = plan(world.process(run_id, **changes))
+    assert isinstance(session, Session)
+    return session
+
+
+@CHUNKED
+def test_a_first_load_in_chunks(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode)
+    told: list[tuple[int, int]] = []
+    engine = Counting()
+    process = world.process(
+        "first", engine=engine, keep_parts_every=0.0, on_progress=lambda done, parts: told.append((done, parts))
+    )
+    assert preview(process).parts == 3
+    finished = steps.run(process)
+    world.check()
+    assert finished.plan is not None
+    assert len(finished.plan.chunks) == 3
+    assert len(engine.seen) == 3
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    # A next one of an hour is done at once.
+    world.land(6.5)
+    finished = steps.run(world.process())
+    assert finished.plan is not None
+    assert finished.plan.cuts == ()
+    world.check()
+
+
+@CHUNKED
+def test_what_reads_little_is_not_cut(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode.split(maxsplit=1)[0])
+    finished = steps.run(world.process())
+    assert finished.plan is not None
+    assert finished.plan.cuts == ()
+
+
+@CHUNKED
+def test_a_restatement_in_chunks(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode)
+    steps.run(world.process())
+    request = RestateRequest(range=TimeRange(hour(1), hour(5)), cause="form")
+    sql = world.process("any").transform
+    column, time = ("v10", 1) if world.mode == "append" else ("total", 0)
+    sql = f"SELECT * REPLACE ({column} + 1 AS {column}) FROM ({sql})"
+    finished = steps.run(world.process(transform=sql, restate=request))
+    assert finished.plan is not None
+    assert len(finished.plan.chunks) == 3
+    assert world.target_rows() == Counter(
+        (*row[:-1], row[-1] + (hour(1) <= row[time] < hour(5))) for row in world.oracle(world.source_rows()).elements()
+    )
+
+
+@CHUNKED
+def test_a_reload_in_chunks(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode, policies={"on_lost_watermark": "reload", "on_null_event_time": "own_range"})
+    # Also rows without event time, and at the very ends of what a time can be.
+    ends = [None, dt.datetime(1, 1, 1, tzinfo=dt.timezone.utc), MAX_TIME]
+    world.source.append(rows_table([(100 + n, at, "eu", n) for n, at in enumerate(ends)]))
+    steps.run(world.process())
+    world.check()
+    rows = world.source.scan().to_arrow()
+    world.catalog.drop_table("raw.events")
+    world.catalog.create_table("raw.events", schema=rows.schema).append(rows)
+    finished = steps.run(world.process())
+    assert finished.plan is not None
+    assert (finished.plan.kind, len(finished.plan.chunks)) == ("reload", 3)
+    world.check()
+
+
+@CHUNKED
+def test_a_retry_computes_what_is_not_done(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode)
+    done = attempt(world, 2)
+    rest = attempt(world)
+    assert (len(done), len(rest)) == (2, 1)
+    assert not set(done).intersection(rest)
+    world.check()
+
+
+def test_a_corrected_transform_computes_all_again(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    attempt(world, 2, transform=WRONG)
+    assert len(attempt(world)) == 3
+    world.check()
+
+
+def test_a_session_that_is_taken_over_leaves_nothing(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    attempt(world, 2)
+    session = opened(world)
+    steps.load_chunk(session, 2)
+    assert count_done(world.target, session.plan) == 3
+    world.land(2.5)
+    steps.run(world.process("other"))
+    world.check()
+
+
+@CHUNKED
+def test_workers_share_the_chunks_in_any_order(tmp_path: Path, mode: str) -> None:
+    world = filled(tmp_path, mode)
+    engine = Counting()
+    session = opened(world, engine=engine)
+    assert [steps.load_chunk(session, chunk) for chunk in (2, 0, 1)] == [(1, 3), (2, 3), (3, 3)]
+    assert steps.load_chunk(session, 0) == (3, 3)
+    assert len(engine.seen) == 3
+    assert attempt(world) == []
+    world.check()
+
+
+def test_what_workers_leave_is_computed_by_the_load(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    steps.load_chunk(opened(world), 1)
+    assert len(attempt(world, 1)) == 1
+    # Chunk 0 is done by the load, and not again by its own worker.
+    engine = Counting()
+    steps.load_chunk(opened(world, engine=engine), 0)
+    assert engine.seen == []
+    assert len(attempt(world)) == 1
+    world.check()
+
+
+def test_a_chunk_that_two_computed_counts_once(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    session = opened(world)
+    with pytest.MonkeyPatch.context() as before:
+        # Its worker and the load begin before either is done.
+        before.setattr("airflow_incremental.sessions.output.find_done", lambda *_: {})
+        attempt(world, 2)
+        steps.load_chunk(session, 1)
+    slots = (naming.slot_of_ref(name, "proc", session.plan.session) for name in world.target.metadata.refs)
+    assert sorted(slot for slot in slots if slot is not None) == [0, 2]
+    assert len(attempt(world)) == 1
+    world.check()
+
+
+def test_tries_of_a_chunk_do_not_replace_one_another(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    old, new = opened(world, transform=WRONG), opened(world)
+    with pytest.MonkeyPatch.context() as asleep:
+        # The older try looks what is there, and computes; meanwhile the newer one, with another transform, is done.
+        steps.load_chunk(new, 1)
+        asleep.setattr("airflow_incremental.sessions.output.chunk_record", lambda *_: None)
+        with pytest.raises(SessionSuperseded, match=r"another try of chunk 1 .* was faster, with another transform"):
+            steps.load_chunk(old, 1)
+        # With the same one it is done, whoever did it.
+        asleep.setattr("airflow_incremental.sessions.output.find_done", lambda *_: {})
+        steps.load_chunk(new, 1)
+    # One that has seen what is there replaces it: the transform was changed once more. The load does not believe it.
+    steps.load_chunk(old, 1)
+    assert len(attempt(world)) == 3
+    world.check()
+
+
+def test_a_worker_of_a_session_that_is_over(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    session = opened(world)
+    steps.run(world.process("other"))
+    with pytest.raises(SessionSuperseded):
+        steps.load_chunk(session, 0)
+    world.check()
+
+
+def test_a_worker_goes_on_when_the_lock_is_renewed(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    session = opened(world)
+    opened(world)
+    steps.load_chunk(session, 0)
+    assert len(attempt(world)) == 2
+    world.check()
+
+
+def test_chunks_of_another_schema_are_computed_again(tmp_path: Path) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+
+    class Changing(DuckDBEngine):
+        """Sees a new column come while it runs."""
+
+        def run(self, *args: Any, **options: Any) -> Any:
+            with world.target.update_schema() as update:
+                update.add_column("note", StringType())
+            return super().run(*args, **options)
+
+    steps.load_chunk(opened(world), 0)
+    with pytest.raises(TargetChanged, match=r"changed while chunk 1 of session .* was computed"):
+        steps.load_chunk(opened(world, engine=Changing()), 1)
+    assert len(attempt(world, transform=f"SELECT *, NULL::VARCHAR AS note FROM ({OVERWRITE_SQL})")) == 3
+    world.check()
+
+
+def test_the_changes_of_a_chunk_are_its_own(tmp_path: Path) -> None:
+    """A transform that reads what changed, instead of the rows, sees each changed row in the one chunk it belongs to."""
+    world = filled(tmp_path, "overwrite in chunks")
+    sql = OVERWRITE_SQL.replace("FROM events", "FROM events_changes")
+    assert len(attempt(world, transform=sql)) == 3
+    world.check()
+
+
+def test_ranges_that_are_recomputed_in_append_are_cut_too(tmp_path: Path) -> None:
+    world = filled(tmp_path, "append in chunks", policies={"on_rewrite": "overwrite"})
+    steps.run(world.process())
+    world.land(0.7, 6.2)
+    world.source.delete("id == 2")
+    world.source.delete("id == 14")
+    world.land(4.3)
+    assert len(attempt(world)) == 3
+    world.check()
