@@ -58,9 +58,18 @@ class TaskRun:
 class AirflowClient(RestClient):
     """The requests, by what they are about."""
 
-    def health(self) -> Mapping[str, str | None]:
-        """Return the state of each component: ``healthy``, ``unhealthy``, or None for one that was never seen."""
-        return {name: part.get("status") for name, part in self.call("GET", "/monitor/health").items() if part}
+    def health(self, since: dt.datetime | None = None) -> Mapping[str, str | None]:
+        """Return the state of each component: ``healthy``, ``unhealthy``, or None for one that was never seen.
+
+        :param since: one that has not been heard since then is ``silent``.
+        """
+        found = {}
+        for name, part in self.call("GET", "/monitor/health").items():
+            if part:
+                heard = _time(part.get(f"latest_{name}_heartbeat"))
+                silent = since is not None and heard is not None and heard < since
+                found[name] = "silent" if silent else part.get("status")
+        return found
 
     # DAGs
 

@@ -16,12 +16,23 @@ import psutil
 
 
 def end_sessions(sessions: set[int]) -> None:
-    """Kill all living processes of these operating system sessions."""
+    """Kill all living processes of these operating system sessions, also those that are started meanwhile."""
+    killed: set[int] = set()
+    while found := _members(sessions) - killed:
+        for pid in found:
+            with suppress(OSError):
+                # SIGKILL also ends a process that a test has stopped with SIGSTOP.
+                os.kill(pid, signal.SIGKILL)
+        killed |= found
+
+
+def _members(sessions: set[int]) -> set[int]:
+    found = set()
     for pid in psutil.pids():
         with suppress(OSError):
             if os.getsid(pid) in sessions:
-                # SIGKILL also ends a process that a test has stopped with SIGSTOP.
-                os.kill(pid, signal.SIGKILL)
+                found.add(pid)
+    return found
 
 
 if __name__ == "__main__":

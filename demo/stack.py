@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import secrets
 import subprocess
@@ -144,11 +145,15 @@ class AirflowStack:
 
     def kill(self, name: str) -> None:
         """Kill a component with all it started, as a machine that is switched off does."""
-        end_sessions({self._components[name].pid})
-        self._components[name].wait(10)
+        component = self._components[name]
+        end_sessions({component.pid})
+        component.wait(10)
+        self.client.wait_until(
+            lambda: not members([component]), timeout=10, every=0.05, what=f"all of the {component.name} to be gone"
+        )
 
     def restart(self, name: str, timeout: float = 120) -> None:
-        """Start a component again that was killed, and wait until all are healthy."""
+        """Start a component again that was killed, and wait until all have been heard and are healthy."""
         self._components[name].start()
         self._keeper.watch(self._components[name])
         self._wait_until_healthy(timeout)
@@ -235,6 +240,8 @@ class AirflowStack:
         return AirflowClient(url=self.config.url, user=USER, password=self.config.password)
 
     def _wait_until_healthy(self, timeout: float) -> None:
+        # One that was killed a moment ago passes for healthy for a while.
+        since = dt.datetime.now(dt.timezone.utc)
         deadline = time.monotonic() + timeout
         waiting = list(self._components)
         while time.monotonic() < deadline:
@@ -244,7 +251,7 @@ class AirflowStack:
                     raise StackError(msg)
             # The API server does not listen at once, and does not answer at once when it does.
             with suppress(httpx.TransportError, AirflowError):
-                health = self.client.health()
+                health = self.client.health(since)
                 waiting = [name for name in self._components if name != "api_server" and health.get(name) != "healthy"]
             if not waiting:
                 break
