@@ -13,8 +13,15 @@ from demo.stack import AirflowStack
 from tests.integration.postgres import PostgresServer
 
 DAGS = Path(__file__).parent / "dags"
-#: A triggerer that was killed is missed soon.
-OPTIONS = {"triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "8"}}
+#: A triggerer or a scheduler that was killed is missed soon, and so are the tasks of that scheduler.
+OPTIONS = {
+    "triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "8"},
+    "scheduler": {
+        "scheduler_heartbeat_sec": "2",
+        "scheduler_health_check_threshold": "10",
+        "orphaned_tasks_check_interval": "3",
+    },
+}
 
 
 @pytest.fixture(scope="session")

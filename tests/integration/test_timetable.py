@@ -5,54 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import time
 from collections.abc import Iterator
-from itertools import pairwise
 
-import attrs
 import pytest
 
 from demo.stack import AirflowStack
+from tests.integration.ticking import Interval, Ticking, check_tiling
 
 TICK, LAG, STEP = (dt.timedelta(seconds=seconds) for seconds in (4, 2, 20))
 PAUSE = 30
 FIRST = dt.datetime(2024, 2, 1, tzinfo=dt.timezone.utc)
 
 
-@attrs.frozen
-class Interval:
-    """A run's interval, and when it was due and made."""
-
-    start: dt.datetime
-    end: dt.datetime
-    due: dt.datetime
-    made: dt.datetime
-
-
-class CatchingUp:
-    """A DAG of ``dags/catching_up.py``."""
-
-    def __init__(self, stack: AirflowStack, dag_id: str) -> None:
-        self.client, self.dag_id = stack.client, dag_id
-
-    def intervals(self, kind: str = "scheduled") -> list[Interval]:
-        """Return the intervals of the runs of a kind, in order."""
-        params = {"run_type": kind, "limit": 100, "order_by": "logical_date"}
-        runs = self.client.call("GET", f"/dags/{self.dag_id}/dagRuns", params=params)["dag_runs"]
-        fields = ("data_interval_start", "data_interval_end", "run_after", "queued_at")
-        return [Interval(*(dt.datetime.fromisoformat(run[f].replace("Z", "+00:00")) for f in fields)) for run in runs]
-
-    def pause(self) -> None:
-        self.client.call("PATCH", f"/dags/{self.dag_id}", json={"is_paused": True})
-
-    def wait_for(self, more: int) -> None:
-        """Wait until there are some more scheduled runs."""
-        enough = len(self.intervals()) + more
-        self.client.wait_until(lambda: len(self.intervals()) >= enough, timeout=120, what=f"{more} more runs")
-
-
 @pytest.fixture
-def dags(airflow_stack: AirflowStack) -> Iterator[list[CatchingUp]]:
+def dags(airflow_stack: AirflowStack) -> Iterator[list[Ticking]]:
     """Both of them, at work."""
-    both = [CatchingUp(airflow_stack, dag_id) for dag_id in ("catching_up", "catching_up_with_assets")]
+    both = [Ticking(airflow_stack, dag_id) for dag_id in ("catching_up", "catching_up_with_assets")]
     for dag in both:
         dag.client.unpause(dag.dag_id)
     yield both
@@ -60,7 +27,7 @@ def dags(airflow_stack: AirflowStack) -> Iterator[list[CatchingUp]]:
         dag.pause()
 
 
-def test_a_pause_and_a_backfill(dags: list[CatchingUp]) -> None:
+def test_a_pause_and_a_backfill(dags: list[Ticking]) -> None:
     for dag in dags:
         dag.wait_for(3)
         dag.pause()
@@ -87,9 +54,7 @@ def check_scheduled(runs: list[Interval], *, before: int) -> None:
 
     :param before: how many there were before it.
     """
-    assert all(earlier.end == later.start for earlier, later in pairwise(runs))
-    assert all(each.due == each.end + LAG and each.made >= each.due for each in runs)
-    assert all(each.end.timestamp() % TICK.total_seconds() == 0 for each in runs)
+    check_tiling(runs, tick=TICK, lag=LAG)
     caught_up = [each for each in runs[before:] if each.made < runs[before].made + TICK]
     assert len(caught_up) <= 3, "one or two for the pause, and perhaps the next"
     missed = sum((each.end - each.start for each in caught_up), dt.timedelta(0))
