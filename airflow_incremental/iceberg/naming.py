@@ -24,6 +24,8 @@ RESET = "reset"
 RESULTS = "results"
 #: Numbers of the parts that are finished.
 PARTS = PREFIX + "parts"
+#: Partition spec that the files of finished parts were written under.
+SPEC = PREFIX + "spec-id"
 PLAN = PREFIX + "plan"
 KIND = PREFIX + "kind"
 MODE = PREFIX + "mode"

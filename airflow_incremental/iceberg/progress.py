@@ -6,7 +6,7 @@ does all parts, one after the other, replaces its branch as more are done; one t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import attrs
 from pyiceberg.catalog import Catalog
@@ -61,31 +61,46 @@ def find_done(table: Table, plan: Plan, fingerprint: str) -> dict[int, Done]:
 
     :returns: slot -> what that worker has done; see :data:`ALL_PARTS`.
     """
+    return {
+        slot: Done(
+            parts=parts,
+            files=_files(table, snapshot),
+            fingerprint=fingerprint,
+            schema_id=table.metadata.current_schema_id,
+            spec_id=table.metadata.default_spec_id,
+        )
+        for slot, snapshot, parts in _records(table, plan, fingerprint)
+    }
+
+
+def done_parts(table: Table, plan: Plan, fingerprint: str | None) -> set[int]:
+    """Return the numbers of the parts that :func:`find_done` finds, without a look at their files.
+
+    :param fingerprint: of the transform; None for any.
+    """
+    return {part for _, _, parts in _records(table, plan, fingerprint) for part in parts}
+
+
+def _records(table: Table, plan: Plan, fingerprint: str | None) -> Iterator[tuple[int, Snapshot, tuple[int, ...]]]:
+    """Yield slot, record and parts of what is kept and still of use, by slot."""
     slots = ((naming.slot_of_ref(name, plan.process, plan.session), name) for name in table.metadata.refs)
     index = snapshot_index(table)
-    found: dict[int, Done] = {}
     taken: set[int] = set()
     for slot, name in sorted((slot, name) for slot, name in slots if slot is not None):
-        done = _read(table, index[table.metadata.refs[name].snapshot_id])
-        # What was computed twice is taken once: files of several parts cannot be told apart.
-        if done is None or done.fingerprint != fingerprint or not taken.isdisjoint(done.parts):
+        snapshot = index[table.metadata.refs[name].snapshot_id]
+        words = words_of(snapshot)
+        # On a branch that the author's own tasks write to there is no record.
+        if words.get(naming.RECORD) != naming.PARTS_DONE or fingerprint not in (None, words[naming.FINGERPRINT]):
             continue
-        if _shape(table) == (done.schema_id, done.spec_id) and all(f.spec_id == done.spec_id for f in done.files):
-            found[slot] = done
-            taken.update(done.parts)
-    return found
+        parts = _numbers_of(words[naming.PARTS])
+        # What was computed twice is taken once: files of several parts cannot be told apart.
+        if (snapshot.schema_id, int(words[naming.SPEC])) == _shape(table) and taken.isdisjoint(parts):
+            taken.update(parts)
+            yield slot, snapshot, parts
 
 
 def _shape(table: Table) -> tuple[int, int]:
     return table.metadata.current_schema_id, table.metadata.default_spec_id
-
-
-def count_done(table: Table, plan: Plan) -> int:
-    """Return how many parts of a session are computed, by whatever transform."""
-    index, refs = snapshot_index(table), table.metadata.refs
-    names = (name for name in refs if naming.slot_of_ref(name, plan.process, plan.session) is not None)
-    found = (words_of(index[refs[name].snapshot_id]) for name in names)
-    return len({n for words in found if naming.PARTS in words for n in _numbers_of(words[naming.PARTS])})
 
 
 def chunk_record(table: Table, plan: Plan, chunk: int) -> int | None:
@@ -139,8 +154,7 @@ def keep_chunk(catalog: Catalog, plan: Plan, done: Done, *, seen: int | None) ->
         if record is not None and record in made:
             return None
         if record != seen:
-            other = None if record is None else _read(table, snapshot_index(table)[record])
-            if other is not None and other.fingerprint == done.fingerprint:
+            if chunk in done_parts(table, plan, done.fingerprint):
                 return None
             raise SessionSuperseded(
                 f"another try of chunk {chunk} of session {plan.session} was faster, with another transform",
@@ -171,6 +185,7 @@ def _change(table: Table, plan: Plan, done: Done, *, slot: int, made: set[int]) 
             naming.SESSION: plan.session,
             naming.PARTS: _numbers_as_text(done.parts),
             naming.FINGERPRINT: done.fingerprint,
+            naming.SPEC: str(done.spec_id),
         },
         empty=True,
     )
@@ -179,7 +194,8 @@ def _change(table: Table, plan: Plan, done: Done, *, slot: int, made: set[int]) 
         AddSnapshotUpdate(snapshot=built.snapshot),
         SetSnapshotRefUpdate(ref_name=scratch, type=SnapshotRefType.BRANCH, snapshot_id=built.snapshot.snapshot_id),
     ]
-    if ref is not None:
+    # A branch that the author's own tasks were to write to still points at a snapshot of main.
+    if ref is not None and words_of(snapshot_index(table)[ref.snapshot_id]).get(naming.RECORD) == naming.PARTS_DONE:
         updates.append(RemoveSnapshotsUpdate(snapshot_ids=[ref.snapshot_id]))
     return Change(
         updates=tuple(updates),
@@ -191,22 +207,11 @@ def _change(table: Table, plan: Plan, done: Done, *, slot: int, made: set[int]) 
     )
 
 
-def _read(table: Table, snapshot: Snapshot) -> Done | None:
-    """Return what a record says; None if the snapshot is none, as on a branch that tasks of the author's own write to."""
-    words = words_of(snapshot)
-    if words.get(naming.RECORD) != naming.PARTS_DONE:
-        return None
-    files = tuple(
+def _files(table: Table, snapshot: Snapshot) -> tuple[DataFile, ...]:
+    return tuple(
         entry.data_file
         for manifest in snapshot.manifests(table.io)
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True)
-    )
-    return Done(
-        parts=_numbers_of(words[naming.PARTS]),
-        files=files,
-        fingerprint=words[naming.FINGERPRINT],
-        schema_id=-1 if snapshot.schema_id is None else snapshot.schema_id,
-        spec_id=files[0].spec_id if files else table.metadata.default_spec_id,
     )
 
 

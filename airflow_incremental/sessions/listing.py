@@ -17,7 +17,7 @@ from airflow_incremental.iceberg.by_hand import find_process, known_processes
 from airflow_incremental.iceberg.commits import load_table
 from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.locks import read_lock, session_of_lock
-from airflow_incremental.iceberg.progress import count_done
+from airflow_incremental.iceberg.progress import done_parts
 from airflow_incremental.iceberg.state import records, words_of
 from airflow_incremental.sessions.entries import by_hand, read_log
 
@@ -90,7 +90,7 @@ def show_session(
         found["plan"] = None if lock is None else lock.plan.to_json()
         found["approval"] = None if lock is None or lock.approval is None else str(lock.approval)
         found["about"] = None if lock is None else lock.plan.describe()
-        found["chunks_done"] = None if lock is None else count_done(table, lock.plan)
+        found["chunks_done"] = None if lock is None else len(done_parts(table, lock.plan, None))
     words = {} if found["snapshot_id"] is None else words_of(snapshot_index(table)[found["snapshot_id"]])
     found["sources"] = json.loads(words.get(naming.SOURCES, "{}"))
     found["base_session"] = words.get(naming.BASE_SESSION) or None

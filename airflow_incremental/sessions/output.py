@@ -14,7 +14,15 @@ from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.stateful import steps_of
 from airflow_incremental.iceberg.commits import load_table
-from airflow_incremental.iceberg.progress import ALL_PARTS, Done, chunk_record, find_done, keep_chunk, keep_done
+from airflow_incremental.iceberg.progress import (
+    ALL_PARTS,
+    Done,
+    chunk_record,
+    done_parts,
+    find_done,
+    keep_chunk,
+    keep_done,
+)
 from airflow_incremental.iceberg.scratch import collect
 from airflow_incremental.iceberg.seal import Output
 from airflow_incremental.iceberg.writer import RowCheck, partition_order, write
@@ -66,14 +74,14 @@ def produce_chunk(session: Session, transform: Transform, chunk: int) -> tuple[i
     fingerprint = process.fingerprint
     target = load_table(process.catalog, plan.target, role="target")
     seen = chunk_record(target, plan, chunk)
-    done = find_done(target, plan, fingerprint).values()
-    if any(chunk in item.parts for item in done):
+    done = done_parts(target, plan, fingerprint)
+    if chunk in done:
         log.info("chunk %s was done by an earlier try", f"{chunk + 1:,}")
     else:
         producer = _Producer.of(session, transform, target, fingerprint, None)
         target = keep_chunk(process.catalog, plan, producer.one_part(chunk), seen=seen)
-        done = find_done(target, plan, fingerprint).values()
-    return sum(len(item.parts) for item in done), len(plan.chunks)
+        done = done_parts(target, plan, fingerprint)
+    return len(done), len(plan.chunks)
 
 
 @attrs.frozen(kw_only=True)

@@ -18,7 +18,7 @@ from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg import naming
-from airflow_incremental.iceberg.progress import count_done
+from airflow_incremental.iceberg.progress import done_parts
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.preview import preview
@@ -159,7 +159,7 @@ def test_a_session_that_is_taken_over_leaves_nothing(tmp_path: Path) -> None:
     attempt(world, 2)
     session = opened(world)
     steps.load_chunk(session, 2)
-    assert count_done(world.target, session.plan) == 3
+    assert len(done_parts(world.target, session.plan, None)) == 3
     world.land(2.5)
     steps.run(world.process("other"))
     world.check()
@@ -194,7 +194,7 @@ def test_a_chunk_that_two_computed_counts_once(tmp_path: Path) -> None:
     session = opened(world)
     with pytest.MonkeyPatch.context() as before:
         # Its worker and the load begin before either is done.
-        before.setattr("airflow_incremental.sessions.output.find_done", lambda *_: {})
+        before.setattr("airflow_incremental.sessions.output.done_parts", lambda *_: set())
         attempt(world, 2)
         steps.load_chunk(session, 1)
     slots = (naming.slot_of_ref(name, "proc", session.plan.session) for name in world.target.metadata.refs)
@@ -213,7 +213,7 @@ def test_tries_of_a_chunk_do_not_replace_one_another(tmp_path: Path) -> None:
         with pytest.raises(SessionSuperseded, match=r"another try of chunk 1 .* was faster, with another transform"):
             steps.load_chunk(old, 1)
         # With the same one it is done, whoever did it.
-        asleep.setattr("airflow_incremental.sessions.output.find_done", lambda *_: {})
+        asleep.setattr("airflow_incremental.sessions.output.done_parts", lambda *_: set())
         steps.load_chunk(new, 1)
     # One that has seen what is there replaces it: the transform was changed once more. The load does not believe it.
     steps.load_chunk(old, 1)
