@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_incremental.core.ranges import EventRanges, format_time
+from airflow_incremental.core.ranges import EventRanges, Grain, format_time
 
 if TYPE_CHECKING:
     from airflow_incremental.core.plan import Plan
@@ -58,6 +58,15 @@ def session_values(plan: Plan, *, branch: str) -> dict[str, Any]:
         "bounds": {s.name: dict(s.bounds) for s in plan.sources},
         "complete_through": _time(plan.watermark),
     }
+
+
+def name_of_chunk(plan: Plan, chunk: EventRanges) -> str:
+    """Return the event times of a chunk (UTC), as short as people read them."""
+    span = plan.only(chunk).affected.span()
+    if span is None or chunk.is_everything:
+        return "all"
+    form = "%Y-%m-%d" if span == span.align(Grain.DAY) else "%Y-%m-%d %H:%M"
+    return f"{span.start:{form}} to {span.end:{form}}"
 
 
 def no_session() -> dict[str, Any]:

@@ -14,7 +14,6 @@ from airflow_incremental.compat import AirflowSkipException
 from airflow_incremental.core.approval import Decision
 from airflow_incremental.core.audit import AuditReport
 from airflow_incremental.core.errors import AuditFailed, IncrementalError, SessionBusy, SessionSuperseded, StoreError
-from airflow_incremental.core.ranges import EventRanges, format_time
 from airflow_incremental.operators import metrics, reports
 from airflow_incremental.operators.busy import give_way
 from airflow_incremental.operators.handover import check_same, missing, skip_if_ended
@@ -22,7 +21,6 @@ from airflow_incremental.operators.job import Job
 from airflow_incremental.operators.restate import wants_preview
 
 if TYPE_CHECKING:
-    from airflow_incremental.core.plan import Plan
     from airflow_incremental.operators.load import IncrementalLoadOperator
     from airflow_incremental.sessions.process import Finished, Session
 
@@ -96,13 +94,7 @@ def _plan(job: Job) -> dict[str, Any] | list[str]:
     name = naming.scratch_ref if own_writes else naming.data_ref
     state = reports.session_values(opened.plan, branch=name(opened.plan.process, opened.plan.session))
     job.push_session(state)
-    return job.hand_over(state, chunks=[_chunk_label(opened.plan, chunk) for chunk in opened.plan.chunks])
-
-
-def _chunk_label(plan: Plan, chunk: EventRanges) -> str:
-    """Return the event times of a chunk, for people."""
-    span = plan.only(chunk).affected.span()
-    return "all" if span is None or chunk.is_everything else f"{format_time(span.start)} - {format_time(span.end)}"
+    return job.hand_over(state, chunks=[reports.name_of_chunk(opened.plan, chunk) for chunk in opened.plan.chunks])
 
 
 def _chunk(job: Job) -> dict[str, Any]:
@@ -119,14 +111,16 @@ def _chunk(job: Job) -> dict[str, Any]:
         return _chunk_is_over(job, planned, error.found)
     if isinstance(opened, Finished):
         return _chunk_is_over(job, planned, opened.reason)
-    job.session_log.reopened(opened.plan)
-    number = job.map_index
+    plan, number = opened.plan, job.map_index
+    job.session_log.reopened(plan)
+    name = f"chunk {number + 1:,} of {len(plan.chunks):,} of session {plan.session}"
+    log.info("%s of process %r: %s", name, plan.process, reports.name_of_chunk(plan, plan.chunks[number]))
     done, chunks = steps.load_chunk(opened, number)
     job.session_log.progressed(done, chunks)
-    text = f"chunk {number + 1:,} of {chunks:,} of session {opened.plan.session} is done, {done:,} in all"
+    text = f"{name} is computed; {done:,} of them are by now"
     job.show(text)
     log.info("%s", text)
-    return {"session": opened.plan.session, "done": done, "chunks": chunks}
+    return {"session": plan.session, "done": done, "chunks": chunks}
 
 
 def _chunk_is_over(job: Job, planned: Mapping[str, Any], why: str) -> dict[str, Any]:

@@ -63,9 +63,9 @@ def test_a_load_in_chunks_then_a_small_one_then_nothing(make_world: Worlds, dag_
         run.xcom("fact.plan")
         == labels(run)
         == [
-            "2024-01-01T00:00:00Z - 2024-01-01T03:00:00Z",
-            "2024-01-01T03:00:00Z - 2024-01-01T05:00:00Z",
-            "2024-01-01T05:00:00Z - 2024-01-01T09:00:00Z",
+            "2024-01-01 00:00 to 2024-01-01 03:00",
+            "2024-01-01 03:00 to 2024-01-01 05:00",
+            "2024-01-01 05:00 to 2024-01-01 09:00",
         ]
     )
     session = run.xcom("fact.plan", "state")["session"]
