@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from demo.keeper import end_sessions
 from demo.processes import Component, belongs_to, members, stop_all
 
 # A component that is hard to stop: it ignores SIGTERM, and has a child in a process group of its own, as Airflow's
@@ -51,6 +52,19 @@ def test_component_is_stopped_with_all_it_started(component: Component) -> None:
     stop_all([component], grace=0.2)
     assert psutil.wait_procs(found, timeout=10)[1] == []
     assert component.exit_code == -signal.SIGKILL
+
+
+def test_what_starts_while_the_others_are_killed_is_killed_too(
+    component: Component, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component.start()
+    wait_for(lambda: "ready" in component.tail())
+    found = members([component])
+    looks = iter([[component.pid]])
+    everything = psutil.pids
+    monkeypatch.setattr("demo.keeper.psutil.pids", lambda: next(looks, None) or everything())
+    end_sessions({component.pid})
+    assert psutil.wait_procs(found, timeout=10)[1] == []
 
 
 def test_others_are_left_alone(component: Component) -> None:
