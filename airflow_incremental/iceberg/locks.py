@@ -44,7 +44,7 @@ from airflow_incremental.iceberg.build import Built, build_snapshot, snapshot_in
 from airflow_incremental.iceberg.commits import Change, commit, discard, load_table
 from airflow_incremental.iceberg.refs import removal, session_refs, stray_refs
 from airflow_incremental.iceberg.sharing import check_scopes
-from airflow_incremental.iceberg.state import published, words_of
+from airflow_incremental.iceberg.state import publish_of_session, published, words_of
 
 BOOTSTRAP = "bootstrap"
 #: Sealed snapshots of failed sessions that are kept for inspection, per process.
@@ -173,7 +173,7 @@ def take_lock(catalog: Catalog, spec: ProcessSpec, plan: Plan, *, over: Begin | 
     table = commit(catalog, plan.target, build, what=f"the lock of session {plan.session}")
     begin = read_lock(table, plan.process)
     if begin is None or begin.snapshot_id not in made:
-        raise superseded(plan, begin)
+        raise superseded(plan, table)
     return begin
 
 
@@ -247,7 +247,7 @@ def check_owned(table: Table, begin: Begin) -> None:
     check_same_table(table, begin.plan)
     ref = table.metadata.refs.get(naming.lock_ref(begin.plan.process))
     if ref is None or ref.snapshot_id != begin.snapshot_id:
-        raise superseded(begin.plan, read_lock(table, begin.plan.process))
+        raise superseded(begin.plan, table)
 
 
 def check_same_table(table: Table, plan: Plan) -> None:
@@ -262,12 +262,16 @@ def check_same_table(table: Table, plan: Plan) -> None:
         )
 
 
-def superseded(plan: Plan, now: Begin | None) -> SessionSuperseded:
+def superseded(plan: Plan, table: Table) -> SessionSuperseded:
     """Say that a session lost its lock, and to whom."""
+    now = read_lock(table, plan.process)
     hint = (
         "nothing of this session was lost or is left half done; clear the task to plan anew if its run is still wanted"
     )
-    if now is None:
+    if publish_of_session(table, plan.process, plan.session) is not None:
+        by = "and published by another try of its own run"
+        hint = "nothing is left to do: that try has done it all"
+    elif now is None:
         by = "and released"
     elif now.plan.session == plan.session:
         by = "by a later try of its own run"

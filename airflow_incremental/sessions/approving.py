@@ -52,7 +52,7 @@ def note(catalog: Catalog, begin: Begin, owner: Owner, approval: Approval) -> Be
     renewed = renew_lock(catalog, begin, owner, approval=approval)
     if renewed is None:
         plan = begin.plan
-        raise superseded(plan, read_lock(load_table(catalog, plan.target, role="target"), plan.process))
+        raise superseded(plan, load_table(catalog, plan.target, role="target"))
     return renewed
 
 
@@ -67,7 +67,7 @@ def decide(catalog: Catalog, begin: Begin, owner: Owner, decision: Decision, *, 
         if begin.approval is not None and begin.approval.decision != decision:
             note(catalog, begin, owner, attrs.evolve(begin.approval, decision=decision))
     elif not end_session(catalog, begin, keep=True, reason=str(decision)):
-        raise superseded(plan, read_lock(load_table(catalog, plan.target, role="target"), plan.process))
+        raise superseded(plan, load_table(catalog, plan.target, role="target"))
 
 
 def was_kept(catalog: Catalog, target: str, session_id: str) -> bool:
@@ -85,7 +85,7 @@ def quarantine_rejected(session: Session, why: str) -> Quarantined:
     target = load_table(process.catalog, plan.target, role="target")
     sealed = find_sealed(target, plan)
     if sealed is None:
-        raise superseded(plan, read_lock(target, plan.process))
+        raise superseded(plan, target)
     aside = quarantine_all(session, sealed, why)
     end_session(process.catalog, session.begin, keep=True, reason=why)
     settle_process(process)

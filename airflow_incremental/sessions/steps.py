@@ -157,7 +157,7 @@ def publish(session: Session, report: AuditReport, decision: Decision | None = N
         check_owned(target, session.begin)
         sealed = find_sealed(target, plan)
         if sealed is None:
-            raise superseded(plan, read_lock(target, plan.process))
+            raise superseded(plan, target)
         if not answers(session, sealed, report):
             report = audit(session, sealed)
             if report.snapshot_id != sealed.snapshot_id:
