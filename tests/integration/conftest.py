@@ -18,7 +18,7 @@ OPTIONS = {
     "triggerer": {"job_heartbeat_sec": "2", "triggerer_health_check_threshold": "8"},
     "scheduler": {
         "scheduler_heartbeat_sec": "2",
-        "scheduler_health_check_threshold": "10",
+        "scheduler_health_check_threshold": "15",
         "orphaned_tasks_check_interval": "3",
     },
 }
