@@ -20,6 +20,7 @@ from pyiceberg.transforms import (
     parse_transform,
 )
 
+from airflow_incremental.core.commands import rollback_command
 from airflow_incremental.core.errors import TableError, TargetNotEmpty
 from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.ranges import EventRanges, Grain
@@ -28,10 +29,12 @@ from airflow_incremental.core.tables import IcebergTarget, show_scope
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.commits import load_table
+from airflow_incremental.iceberg.history import main_lineage
 from airflow_incremental.iceberg.keys import key_fields
 from airflow_incremental.iceberg.masks import Scope
 from airflow_incremental.iceberg.partitioning import check_writable
 from airflow_incremental.iceberg.replace import RowSet
+from airflow_incremental.iceberg.state import state_of, words_of
 
 #: The one format version that pyiceberg can write and that has the sequence numbers a session relies on.
 FORMAT_VERSION = 2
@@ -131,12 +134,21 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
     if head is None or spec.initial.adopt:
         return
     if holds_rows(table, spec.target.scope):
+        hint = (
+            "say what the rows stand for: initial={'adopt': 'current'} (the source up to now is loaded), "
+            "{'adopt': <snapshot id or time of the source>}, or {'adopt': 'all'} (they come from elsewhere)"
+        )
+        if spec.mode == "stateful":
+            hint = "delete the rows, and they are computed from the start: up to where a found state was processed is not known"
+        reset = next((s for s in main_lineage(table) if state_of(s) == spec.process), None)
+        if reset is not None:
+            back = rollback_command(spec.target.table, spec.process, words_of(reset)[naming.SESSION])
+            hint += f". Or, if the watermark should not have been taken away, bring it back with {back}"
         raise TargetNotEmpty(
-            f"process {spec.process!r} never published to {spec.target.table}, but the table "
+            f"process {spec.process!r} has no watermark on {spec.target.table}, but the table "
             + (f"holds rows in its scope {show_scope(spec.target.scope)}" if spec.target.scope else "is not empty"),
             expected="an empty target on a first run",
-            hint="say what the rows stand for: initial={'adopt': 'current'} (the source up to now is loaded), "
-            "{'adopt': <snapshot id or time of the source>}, or {'adopt': 'all'} (they come from elsewhere)",
+            hint=hint,
         )
 
 

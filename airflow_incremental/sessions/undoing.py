@@ -203,21 +203,26 @@ def _told(snapshot: Snapshot) -> dict[str, Any]:
 def _notes(catalog: Catalog, undoing: Undoing, back: Published | None) -> tuple[str, ...]:
     """Say what the next run will do."""
     if back is None:
-        scope = json.loads(words_of(undoing.first.snapshot).get(naming.WATERMARK, '{"scope": null}'))["scope"]
-        return (first_run_note(filled=holds_rows(undoing.table, scope, snapshot=undoing.before)),)
+        words = words_of(undoing.first.snapshot)
+        scope = json.loads(words.get(naming.WATERMARK, '{"scope": null}'))["scope"]
+        filled = holds_rows(undoing.table, scope, snapshot=undoing.before)
+        return (first_run_note(filled=filled, mode=words.get(naming.MODE, "")),)
     positions = position_notes(catalog, back.watermark, sources_of(undoing.first))
     restated = [r.session for r in undoing.undone if words_of(r.snapshot).get(naming.KIND) == "restatement"]
     again = (f"what was restated ({', '.join(restated)}) comes again only if it is restated again",) if restated else ()
     return ("the next run of the load goes on from there, and loads again what was undone", *again, *positions)
 
 
-def first_run_note(*, filled: bool) -> str:
+def first_run_note(*, filled: bool, mode: str) -> str:
     """Say what the next run does of a process that has no watermark.
 
     :param filled: whether the target then holds rows in its scope.
+    :param mode: of the process; empty if it is not known.
     """
     if not filled:
         return "its target is empty then: the next run of the load is a first run, from where 'initial' says (default: all)"
+    if mode == "stateful":  # which cannot adopt: up to where found rows were processed is not known
+        return "its target still holds rows: the next run of the load is refused. Delete the rows first; then it is a first run"
     return (
         "its target still holds rows: the next run of the load is refused unless 'initial' adopts them, and says up to where the "
         "sources are in them ({'adopt': ...}). Or delete the rows first; then the next run is a first run"

@@ -216,6 +216,8 @@ def reset_watermark(catalog: Catalog, target: str, process: str | None, *, act: 
     except WatermarkLost as error:
         last, before, lost = None, None, (f"the watermark was lost: {error.found}",)
     scope = (before or (claim or {}).get("watermark") or claim or {}).get("scope")
+    mode = (claim or {}).get("mode") or ("" if record is None else words_of(record.snapshot).get(naming.MODE, ""))
+    next_run = first_run_note(filled=holds_rows(table, scope), mode=mode)
     changed = Changed(
         outcome="planned",
         target=target,
@@ -224,7 +226,7 @@ def reset_watermark(catalog: Catalog, target: str, process: str | None, *, act: 
         snapshot_id=None,
         watermark=None,
         previous_watermark=before,
-        notes=(*lost, "there is no watermark any more", first_run_note(filled=holds_rows(table, scope))),
+        notes=(*lost, "there is no watermark any more", next_run),
     )
     if before is None and not lost:
         return attrs.evolve(

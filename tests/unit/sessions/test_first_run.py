@@ -80,7 +80,7 @@ def test_a_filled_target_is_refused_unless_adopted(tmp_path: Path, mode: str) ->
         # Whoever wrote it before is forgotten: an unknown hand filled this table.
         _forget(world)
     before = world.target_rows()
-    with pytest.raises(TargetNotEmpty, match=r"never published.*adopt"):
+    with pytest.raises(TargetNotEmpty, match=r"has no watermark on.*adopt"):
         steps.run(other.process())
     assert world.target_rows() == before
     other.policies = {"initial": {"adopt": "current"}}
