@@ -116,6 +116,16 @@ def ranges_of(files: tuple[FileChange, ...] | list[FileChange], *, nulls: bool) 
     return EventRanges(found.ranges, nulls=nulls and any(f.nulls != 0 for f in files))
 
 
+def latest_of(added: tuple[FileChange, ...]) -> dt.datetime | None:
+    """Return the latest event time that some files tell of."""
+    return _last(ranges_of(added, nulls=False))
+
+
+def _last(ranges: EventRanges) -> dt.datetime | None:
+    span = ranges.span()
+    return None if span is None else span.end - MICROSECOND
+
+
 def _check_nulls(spec: ProcessSpec, name: str, added: tuple[FileChange, ...]) -> None:
     if spec.on_null_event_time == "own_range":
         return
@@ -143,13 +153,13 @@ def _rewritten(spec: ProcessSpec, name: str, changes: ChangeSet) -> SourceRewrit
 
 def position_in(facts: SourceFacts, plan: SourcePlan, grain: Grain) -> SourcePosition:
     """Return the pinned position with the latest event time seen so far, and up to where the source is complete there."""
-    span = plan.changed.span() if plan.rows_added else None
+    seen = _last(plan.changed) if plan.rows_added else None
     if facts.from_now:
-        span = ranges_of(facts.changes.added, nulls=False).span()
+        seen = latest_of(facts.changes.added)
     # Seen by another column, an event time says nothing of this one.
     same = facts.base is not None and facts.base.event_field == facts.pinned.event_field
     before = facts.base.latest_event if facts.base is not None and same else None
-    known = [m for m in (None if span is None else span.end - MICROSECOND, before) if m is not None]
+    known = [m for m in (seen, before) if m is not None]
     latest = max(known) if known else None
     through = latest if facts.rule.rule == "latest_event" else facts.told_through
     return attrs.evolve(

@@ -84,7 +84,8 @@ def make_plan(
     else:
         moved = any(published is None or published.watermark.positions.get(n) != p for n, p in positions.items())
         old = any(f.position_is_old for f in drivers.values())
-        forced = published is None and any(f.from_now for f in drivers.values())
+        # Where a first run is told to start is looked at once: the snapshot may be gone before anything changes.
+        forced = published is None and any(f.from_now or f.base is not None for f in drivers.values())
         again = less or _again(published)
         # Before a stateful target has a first result its changes have to stay changes.
         waits = spec.mode == "stateful" and watermark.processed_through is None

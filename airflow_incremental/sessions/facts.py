@@ -11,7 +11,7 @@ import attrs
 from airflow_incremental.core.changes import ChangeSet
 from airflow_incremental.core.declared import check_source_declared
 from airflow_incremental.core.errors import ArgumentError, WatermarkLost
-from airflow_incremental.core.parts import SourceFacts
+from airflow_incremental.core.parts import SourceFacts, latest_of
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.watermark import Published, SourcePosition
 from airflow_incremental.iceberg.bounds import EventColumn
@@ -75,7 +75,9 @@ def source_facts(
             return attrs.evolve(_from_now(process, name, table, pinned, grain), rule=rule, told_through=told)
         if position != "all":
             start = _start(process, name, table)
-            base = position_of(table, start) if start is not None else None
+            base = None if start is None else attrs.evolve(position_of(table, start), event_field=event_field)
+            if base is not None and rule.rule == "latest_event":
+                base = _with_latest(process, name, table, base)
     changes = _detect(process, name, table, base=base, head=pinned.snapshot_id, grain=grain)
     through = last.watermark.complete_through if last is not None and not reset else None
     late = 0
@@ -145,6 +147,14 @@ def _start(process: Process, name: str, table: Table) -> Snapshot | None:
         expected="a snapshot that the branch descends from and that is still kept",
         hint="name another snapshot or a time, or start from 'all' or 'current'",
     )
+
+
+def _with_latest(process: Process, name: str, table: Table, start: SourcePosition) -> SourcePosition:
+    """Return where a first run starts with the latest event there is: those that follow may all be late."""
+    if start.event_field is None:
+        return start
+    changes = _detect(process, name, table, base=None, head=start.snapshot_id, grain=None)
+    return attrs.evolve(start, latest_event=latest_of(changes.added))
 
 
 def _from_now(process: Process, name: str, table: Table, pinned: SourcePosition, grain: Grain | None) -> SourceFacts:

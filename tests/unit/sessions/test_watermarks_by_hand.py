@@ -285,6 +285,23 @@ def test_a_refused_run_names_the_reset_that_can_be_undone(tmp_path: Path) -> Non
     assert "adopt" not in str(refused.value)
 
 
+@pytest.mark.parametrize("mode", ["append", "overwrite", "merge"])
+def test_adopted_rows_count_for_how_far_the_target_is_complete(tmp_path: Path, mode: str) -> None:
+    """What came since may all be late; and a position that is adopted is published, also if nothing came."""
+    world, (_, two) = loaded_twice(tmp_path, mode)
+    at = two.watermark.positions["events"].snapshot_id
+    adopts = attrs.evolve(world, policies={"initial": {"adopt": at}})
+    reset(world)
+    steps.run(adopts.process("adopts"))
+    assert last_of(world).watermark == two.watermark
+    assert steps.run(world.process("and goes on")).outcome == "nothing_to_do"
+    reset(world)
+    world.land(0.6)
+    steps.run(adopts.process("adopts late rows"))
+    assert last_of(world).watermark.complete_through == two.watermark.complete_through
+    world.check()
+
+
 def test_a_lost_watermark_is_set_where_every_source_is_named(tmp_path: Path) -> None:
     """Somebody moved main back past the publishes, then put the rows there by hand."""
     world = World(home=tmp_path, mode="overwrite").set_up()
