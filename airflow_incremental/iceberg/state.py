@@ -46,8 +46,13 @@ def published(table: Table, process: str) -> Published | None:
     tag = table.metadata.refs.get(naming.watermark_tag(process))
     if claim is not None and claim["table_uuid"] != str(table.metadata.table_uuid):
         raise _lost(table, process, f"belongs to a table with uuid {claim['table_uuid']}, which this one replaced")
+    if claim is None and tag is None:
+        return None
+    for oldest in expired_lineage(table):
+        if state_of(oldest) == process:
+            return None if is_reset(oldest) else attrs.evolve(published_by(oldest), anchored=False)
     # A watermark of nothing is one of a reset, whose snapshot is expired.
-    if (claim is None and tag is None) or (claim is not None and claim["watermark"] is None):
+    if claim is not None and claim["watermark"] is None:
         return None
     return _unanchored(table, process, oldest, claim, tag)
 
@@ -55,14 +60,10 @@ def published(table: Table, process: str) -> Published | None:
 def _unanchored(
     table: Table, process: str, oldest: Snapshot | None, claim: dict[str, Any] | None, tag: SnapshotRef | None
 ) -> Published:
-    """Return a publish that the kept history of ``main`` does not show, if something else proves that it is part of it.
+    """Return a publish that no history of ``main`` shows, if something else proves that it is part of it.
 
-    :param oldest: the last snapshot that the kept history shows.
+    :param oldest: the last snapshot that the history shows.
     """
-    for earlier in expired_lineage(table):
-        if is_publish_of(earlier, process):
-            return attrs.evolve(published_by(earlier), anchored=False)
-        oldest = earlier
     snapshot_id = claim["snapshot"] if claim is not None else (tag.snapshot_id if tag is not None else None)
     # Java's expiry leaves the parent's id where the parent is gone.
     follows = oldest is not None and oldest.parent_snapshot_id == snapshot_id
