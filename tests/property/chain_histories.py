@@ -158,6 +158,7 @@ class RollBack:
             before = _kept(chain, name)[1]
             roll_back(chain.table(f"mart.{name}"), before.snapshot_id)
             chain.current[name] = before
+            chain.taken.pop(name, None)
             chain.undone.add(name)
             chain.check()
 
