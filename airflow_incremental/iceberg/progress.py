@@ -149,7 +149,7 @@ def keep_chunk(catalog: Catalog, plan: Plan, done: Done, *, seen: int | None) ->
         check_same_table(table, plan)
         lock = read_lock(table, plan.process)
         if lock is None or lock.plan.session != plan.session:
-            raise superseded(plan, lock)
+            raise superseded(plan, table)
         record = chunk_record(table, plan, chunk)
         if record is not None and record in made:
             return None

@@ -163,8 +163,11 @@ def iceberg_schema(columns: pa.Schema) -> Schema:
     return assign_fresh_schema_ids(_pyarrow_to_schema_without_ids(columns))
 
 
-def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -> Table:
-    """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
+def check_creatable(target: IcebergTarget, columns: pa.Schema) -> Schema:
+    """Return the schema of a target with the columns a transform returns.
+
+    :raises TableError: it cannot be partitioned as declared.
+    """
     schema = iceberg_schema(columns)
     for transform, column in target.partition_fields():
         if column in schema.column_names:
@@ -181,6 +184,12 @@ def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -
                 expected=f"a column to partition {target.table} by {transform}",
                 hint="return the column, or change event_time or partition_by of the target",
             )
+    return schema
+
+
+def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -> Table:
+    """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
+    schema = check_creatable(target, columns)
     namespace = tuple(target.table.split(".")[:-1])
     catalog.create_namespace_if_not_exists(namespace)
     try:

@@ -64,9 +64,10 @@ def changed_keys(process: Process, plan: Plan, target: Table) -> KeySet | None:
     return keys
 
 
-def with_key_scans(process: Process, target: Table, facts: Mapping[str, SourceFacts]) -> dict[str, SourceFacts]:
+def with_key_scans(process: Process, target: Table | None, facts: Mapping[str, SourceFacts]) -> dict[str, SourceFacts]:
     """Check the key columns of the drivers and say how much has to be searched for rows of the changed keys, at most.
 
+    :param target: None if it does not exist yet.
     :raises TableError: a key column is missing or of a type that cannot be one.
     :raises NullKey: a changed row has no key.
     """
@@ -82,9 +83,10 @@ def with_key_scans(process: Process, target: Table, facts: Mapping[str, SourceFa
         )
         for name, source in spec.drivers.items()
     ]
-    keys = key_fields(target, spec.keys, target.schema(), what="target")
+    keys = None if target is None else key_fields(target, spec.keys, target.schema(), what="target")
     for source in sources:
-        source.check_types(keys)
+        if keys is not None:
+            source.check_types(keys)
         source.check_nulls()
     if not any(s.changes for s in sources):
         return dict(facts)

@@ -17,15 +17,13 @@ from airflow_incremental.core.errors import (
     ArgumentError,
     ForeignSession,
     SessionBusy,
-    TableError,
     TargetChanged,
     WatermarkLost,
 )
 from airflow_incremental.core.facts import TargetFacts
 from airflow_incremental.core.plan import Owner, Plan
 from airflow_incremental.core.planning import NothingToDo, make_plan
-from airflow_incremental.core.ranges import UTC, Grain
-from airflow_incremental.core.spark_job import SparkRunner
+from airflow_incremental.core.ranges import UTC
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.audit_table import find_audit_table
@@ -45,17 +43,16 @@ from airflow_incremental.iceberg.state import publish_of_owner, published
 from airflow_incremental.iceberg.targets import (
     check_first_run,
     create_target,
-    ddl,
     find_target,
     target_facts,
 )
 from airflow_incremental.sessions.chunking import with_cuts
+from airflow_incremental.sessions.creating import columns_of_new, draft_everything, no_target
 from airflow_incremental.sessions.facts import source_facts
 from airflow_incremental.sessions.keys import with_key_scans
 from airflow_incremental.sessions.pinning import pin_sources
 from airflow_incremental.sessions.process import Finished, Process, Session
 from airflow_incremental.sessions.quarantine import settle_last, settle_process
-from airflow_incremental.sessions.reading import PlanReader
 from airflow_incremental.sessions.requested import requested
 from airflow_incremental.sessions.restating import restatement
 
@@ -306,59 +303,9 @@ def _target(process: Process) -> Table:
 def _create(process: Process) -> Table:
     """Create the target from what the transform returns, or say with which statement somebody can."""
     spec = process.spec
-    if process.transform is None:
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist, and without a transform its columns are not known",
-            expected="an existing target when the writes are your own",
-            hint="create the table first",
-        )
-    if isinstance(process.transform, SparkRunner):
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist, and what a transform on Spark returns is not known before it runs",
-            expected="an existing target",
-            hint="create the table first",
-        )
-    if spec.state is not None:
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist, and the transform reads its state, so its columns are not known",
-            expected="an existing target where state is asked for",
-            hint="create the table first",
-        )
-    if spec.target.event_time is not None:
-        units = [
-            Grain(t)
-            for t, column in spec.target.partition_fields()
-            if column == spec.target.event_time and t != "identity"
-        ]
-        grain = units[0] if units else None
-    else:
-        grain = None
-    facts = TargetFacts(table_uuid="", main=0, grain=grain)
-    sources = {name: source_facts(process, name, None, grain, reset=True) for name in spec.sources}
-    decided = make_plan(
-        spec,
-        target=facts,
-        published=None,
-        sources=sources,
-        owner=process.owner,
-        now=dt.datetime.now(UTC),
-        reload="the target is created",
-    )
-    if isinstance(decided, NothingToDo):
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist and nothing can tell its columns: {decided.reason}",
-            hint="load the source first, or create the table",
-        )
-    reader = PlanReader(process=process, plan=decided)
-    schema = process.engine.schema(
-        process.transform, reader.reads(), decided, changes=reader.changes(), work_dir=process.work_dir
-    )
+    schema = columns_of_new(process, draft_everything(process))
     if not spec.target.create:
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist in catalog {process.catalog.name!r}",
-            expected="an existing table, or IcebergTarget(create=True)",
-            hint="create it with, for example:\n" + ddl(spec.target, schema),
-        )
+        raise no_target(process, schema)
     created = create_target(process.catalog, spec.target, schema)
     log.info("created the target %s", spec.target.table)
     return created

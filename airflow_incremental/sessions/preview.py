@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from airflow_incremental.core.errors import TableError
 from airflow_incremental.core.plan import Plan, SourcePlan
 from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.iceberg.bounds import EventColumn
@@ -14,7 +13,8 @@ from airflow_incremental.iceberg.lineage import SnapshotIndex
 from airflow_incremental.iceberg.locks import read_lock
 from airflow_incremental.iceberg.replace import RowSet
 from airflow_incremental.iceberg.scan import live_tasks
-from airflow_incremental.iceberg.targets import find_target
+from airflow_incremental.iceberg.targets import ddl, find_target
+from airflow_incremental.sessions.creating import columns_of_new, draft_everything, draft_new, no_target
 from airflow_incremental.sessions.output import parts_of
 from airflow_incremental.sessions.planner import draft
 from airflow_incremental.sessions.reading import pinned_changes, source_table
@@ -49,6 +49,7 @@ class Preview:
     :param parts: how often the transform runs: once for each chunk or step.
     :param files_replaced: live files of the target that hold, or may hold, rows that are replaced; None where keys tell.
     :param rows_replaced: rows in these files.
+    :param creates: how the target is created, which does not exist yet: the statement, if it is known; None if it exists.
     """
 
     plan: Plan | None
@@ -59,6 +60,7 @@ class Preview:
     parts: int = 0
     files_replaced: int | None = None
     rows_replaced: int | None = None
+    creates: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -73,6 +75,8 @@ class Preview:
         lines = ["preview: nothing is written"]
         if self.busy is not None:
             lines.append(f"  a run would wait: {self.busy}")
+        if self.creates is not None:
+            lines.append(f"  the target does not exist; the run would create it first: {self.creates}")
         if self.plan is None:
             return "\n".join([*lines, f"nothing to do: {self.reason}"])
         lines.append(self.plan.describe())
@@ -92,18 +96,13 @@ class Preview:
 def preview(process: Process) -> Preview:
     """Return what a run of a process would do now.
 
-    :raises TableError: the target does not exist.
+    :raises TableError: the target does not exist, and a run would not create it.
     :raises IncrementalError: what would fail the plan.
     """
     spec = process.spec
     target = find_target(process.catalog, spec.target)
     if target is None:
-        raise TableError(
-            f"the target {spec.target.table!r} does not exist, so there is no plan to show",
-            expected="an existing table",
-            hint="create it"
-            + ("; or let the first run do so" if spec.target.create else ", or write IcebergTarget(create=True)"),
-        )
+        return _first(process)
     lock = read_lock(target, spec.process)
     mine = lock is not None and lock.plan.owner.same_task(process.owner)
     busy = None if lock is None or mine else f"session {lock.plan.session} of {lock.plan.owner} is open"
@@ -116,16 +115,40 @@ def preview(process: Process) -> Preview:
     if not plan.keys:
         rows = RowSet.of(target, event_time=spec.target.event_time, ranges=plan.replaced, scope=plan.scope)
         touched = [t.live.file for t in rows.live()]
+    return attrs.evolve(
+        _work(process, plan),
+        busy=busy,
+        files_replaced=None if touched is None else len(touched),
+        rows_replaced=None if touched is None else sum(file.record_count for file in touched),
+    )
+
+
+def _first(process: Process) -> Preview:
+    """Return what the run would do that creates the target; what a function returns is not known before it runs."""
+    target = process.spec.target
+    everything = draft_everything(process)
+    schema = columns_of_new(process, everything) if isinstance(process.transform, str) else None
+    if not target.create:
+        raise no_target(process, schema)
+    creates = "from what the function returns" if schema is None else ddl(target, schema)
+    plan = draft_new(process)
+    if not isinstance(plan, Plan):
+        return Preview(plan=None, reason=plan.reason, busy=None, creates=creates)
+    return attrs.evolve(_work(process, plan), creates=creates)
+
+
+def _work(process: Process, plan: Plan) -> Preview:
+    """Return what a plan reads and computes."""
+    if not plan.has_work:
+        return Preview(plan=plan, reason=plan.reason, busy=None)
     known = plan.grain is not None and not plan.affected.is_everything and not plan.keys
     return Preview(
         plan=plan,
         reason=plan.reason,
-        busy=busy,
+        busy=None,
         reads=tuple(_reading(process, plan, source) for source in plan.sources),
         units=plan.affected.count(plan.grain) if known and plan.grain is not None else None,
         parts=len(parts_of(process, plan)),
-        files_replaced=None if touched is None else len(touched),
-        rows_replaced=None if touched is None else sum(file.record_count for file in touched),
     )
 
 

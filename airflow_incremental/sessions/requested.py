@@ -52,11 +52,7 @@ def requested(
     _check_declared(spec, facts)
     last = published(target, spec.process)
     if last is None:
-        raise ArgumentError(
-            f"process {spec.process!r} never published to {spec.target.table}, so there is nothing to restate",
-            expected="a process that has been loaded",
-            hint="trigger the DAG without a range, or let its schedule do it: a first run loads what initial= says",
-        )
+        raise nothing_to_restate(spec)
     check_target_declared(spec, last, facts)
     check_scopes(target, spec, replaces=True)
     ranges = EventRanges((request.range,))
@@ -80,6 +76,15 @@ def requested(
         reason=str(request),
     )
     return with_bounds(process, plan)
+
+
+def nothing_to_restate(spec: ProcessSpec) -> ArgumentError:
+    """Return the error for a process that has loaded nothing, or whose watermark was taken away."""
+    return ArgumentError(
+        f"process {spec.process!r} has no watermark on {spec.target.table}, so there is nothing to restate",
+        expected="a process that has been loaded",
+        hint="trigger the DAG without a range, or let its schedule do it: a first run loads what initial= says",
+    )
 
 
 def _check_declared(spec: ProcessSpec, facts: TargetFacts) -> None:

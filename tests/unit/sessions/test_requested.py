@@ -205,7 +205,7 @@ def test_a_range_whose_source_rows_are_all_gone_is_emptied(tmp_path: Path) -> No
 def test_before_the_first_load_there_is_nothing_to_restate(tmp_path: Path) -> None:
     world = World(home=tmp_path, mode="overwrite").set_up()
     world.land(1)
-    with pytest.raises(ArgumentError, match="never published"):
+    with pytest.raises(ArgumentError, match="has no watermark on"):
         restate(world, ask(0, 2))
 
 
