@@ -38,17 +38,31 @@ def utc(moment: dt.datetime, *, what: str = "a time") -> dt.datetime:
             expected="a timezone-aware datetime",
             hint="add a time zone, for example datetime(2024, 1, 1, tzinfo=timezone.utc)",
         )
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise ArgumentError(
+            f"{what} is {moment.isoformat()}", expected="a time from the year 1 to the year 9999 of UTC"
+        ) from None
 
 
 def parse_time(text: str, *, what: str = "a time") -> dt.datetime:
-    """Read an ISO 8601 time with a zone (``2024-01-01T00:00:00Z``) as UTC."""
+    """Read an ISO 8601 time with a zone (``2024-01-01T00:00:00Z``) as UTC.
+
+    :raises ArgumentError: it is none, or has no zone.
+    """
     try:
         moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
         raise ArgumentError(
             f"{what} is {text!r}", expected="an ISO 8601 time with a zone", hint="write it like 2024-01-01T00:00:00Z"
         ) from None
+    if moment.tzinfo is None:
+        raise ArgumentError(
+            f"{what} is {text!r}, which has no zone",
+            expected="an ISO 8601 time with a zone",
+            hint=f"write it like {moment.isoformat()}Z, if that is meant in UTC, or with another zone's offset, such as +02:00",
+        )
     return utc(moment, what=what)
 
 

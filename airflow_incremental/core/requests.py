@@ -8,11 +8,18 @@ from typing import Any, Literal, get_args
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.ranges import TimeRange, parse_time, utc
+from airflow_incremental.core.ranges import TimeRange, format_time, parse_time, utc
 
 Cause = Literal["backfill", "form", "command"]
 
 _WORDS = {"backfill": "backfill", "form": "restatement by form", "command": "restatement by command"}
+#: How a person calls the two ends.
+_ENDS = {"backfill": ("start", "end"), "form": ("restate_from", "restate_to"), "command": ("--from", "--to")}
+_BOTH = {
+    "backfill": "",
+    "form": "fill in both, or leave both empty: then the run loads what changed",
+    "command": "name both, or none: then it is shown what a scheduled run would do",
+}
 #: Of a reason, in characters: it becomes part of a snapshot's summary.
 _REASON_LIMIT = 500
 
@@ -41,29 +48,47 @@ class RestateRequest:
         """
         if cause not in get_args(Cause):
             raise ArgumentError(f"cause is {cause!r}", expected=f"one of {', '.join(get_args(Cause))}")
-        first, last = ("restate_from", "restate_to") if cause == "form" else ("the start", "the end")
+        first, last = _ENDS[cause]
         if start is None or end is None:
-            missing = first if start is None else last
+            missing = f"{last} and no {first}" if start is None else f"{first} and no {last}"
             raise ArgumentError(
-                f"a {_WORDS[cause]} has no {missing.removeprefix('the ')}",
+                f"a {_WORDS[cause]} has " + ("no range" if start is None and end is None else missing),
                 expected="both ends of the event times to compute again: from (inclusive) and to (exclusive)",
+                hint=_BOTH[cause],
             )
         begin, stop = _moment(start, what=first), _moment(end, what=last)
         if begin >= stop:
-            raise ArgumentError(
-                f"a {_WORDS[cause]} goes from {begin.isoformat()} to {stop.isoformat()}, which is not after it",
-                expected="a start before the end, which is exclusive",
-                hint="this run's data interval has no length: in Airflow 3 a cron expression alone makes such runs. Give the DAG "
-                "CatchUpTimetable(...) or CronDataIntervalTimetable(...), or restate by form"
-                if cause == "backfill"
-                else "exchange them, or write the end that is meant",
-            )
+            raise _no_range(begin, stop, cause=cause, first=first, last=last)
         return cls(range=TimeRange(begin, stop), cause=cause, reason=_text(reason), by=_text(by))
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What the two ends are called where they were written."""
+        return _ENDS[self.cause]
 
     def __str__(self) -> str:
         who = f", asked for by {self.by}" if self.by else ""
         why = f": {self.reason}" if self.reason else ""
         return f"{_WORDS[self.cause]} of {self.range}{who}{why}"
+
+
+def _no_range(begin: dt.datetime, stop: dt.datetime, *, cause: Cause, first: str, last: str) -> ArgumentError:
+    if begin == stop:
+        found = f"{first} and {last} are both {format_time(begin)}"
+        hint = "write a later end, such as the start of the hour after the last one that is meant"
+    else:
+        found, hint = (
+            f"{first} is {format_time(begin)} and {last} is {format_time(stop)}, which is before it",
+            "exchange them",
+        )
+    if cause == "backfill":
+        hint = (
+            "this run's data interval has no length: in Airflow 3 a cron expression alone makes such runs. Give the DAG "
+            "CatchUpTimetable(...) or CronDataIntervalTimetable(...), or restate by form"
+        )
+    return ArgumentError(
+        f"a {_WORDS[cause]} has no range: {found}", expected="a start before the end, which is exclusive", hint=hint
+    )
 
 
 def _moment(value: Any, *, what: str) -> dt.datetime:

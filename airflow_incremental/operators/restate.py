@@ -9,6 +9,9 @@ from airflow_incremental.compat import Param
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.requests import RestateRequest
 
+#: Date, time and zone. Airflow does not check the format "date-time", for want of the library that knows it, and an error in the
+#: form is seen sooner than one in the log of a task.
+_TIME = r"^\d{4}-\d{2}-\d{2}[T ].+(Z|[+-]\d{2}(:?\d{2})?)$"
 FROM, TO, REASON, PREVIEW = "restate_from", "restate_to", "reason", "preview_only"
 
 
@@ -26,7 +29,13 @@ def restate_params() -> dict[str, Any]:
     ``preview_only``
         Show what the run would read and write, and do nothing.
     """
-    time: dict[str, Any] = {"type": ["null", "string"], "format": "date-time"}
+    # Type and format make the page show a date picker; the example is for the error, in which Airflow shows all of this.
+    time: dict[str, Any] = {
+        "type": ["null", "string"],
+        "format": "date-time",
+        "pattern": _TIME,
+        "examples": ["2024-01-31T06:00:00Z"],
+    }
     return {
         FROM: Param(
             None,

@@ -169,10 +169,12 @@ def _nothing(request: RestateRequest, last: Published, why: str) -> Finished:
     """End a backfill's run that finds nothing, as most hours of a sparse table do; refuse what a person has mistyped."""
     if request.cause == "backfill":
         return Finished(outcome="nothing_to_do", reason=f"nothing is in the {request}: {why}", published=last)
+    through = last.watermark.complete_through
     raise ArgumentError(
         f"nothing is in the {request}: {why}",
-        expected="a range of event times that was loaded",
-        hint="correct restate_from and restate_to; both are event times, in the zone that is written with them",
+        expected="a range of event times that was loaded"
+        + ("" if through is None else f"; what is loaded is complete through {format_time(through)}"),
+        hint=f"correct {' and '.join(request.ends)}; both are event times, in the zone written with them, not dates of the DAG",
     )
 
 

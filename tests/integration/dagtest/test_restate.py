@@ -110,9 +110,9 @@ def test_a_preview_shows_the_plan_and_touches_nothing(make_world: Worlds, dag_id
 @pytest.mark.parametrize(
     ("form", "said"),
     [
-        ({"restate_from": FORM["restate_from"]}, "has no restate_to"),
-        ({**FORM, "restate_to": FORM["restate_from"]}, "not after it"),
-        ({**FORM, "restate_from": "2024-01-01T01:00:00"}, "naive"),
+        ({"restate_from": FORM["restate_from"]}, "and no restate_to"),
+        ({**FORM, "restate_to": FORM["restate_from"]}, "restate_from and restate_to are both"),
+        ({**FORM, "restate_from": "2024-01-01T01:00:99Z"}, "an ISO 8601 time with a zone"),
     ],
 )
 def test_a_form_that_is_filled_in_wrongly_fails_the_plan_and_is_not_retried(
@@ -121,6 +121,11 @@ def test_a_form_that_is_filled_in_wrongly_fails_the_plan_and_is_not_retried(
     run = Runs(make_world(mode="overwrite"), dag_id)(form, retries=3)
     assert (run.tasks, run.tries) == ({"load": "failed"}, {"load": 1})
     assert said in capsys.readouterr().out
+
+
+def test_a_form_without_a_zone_makes_no_run(make_world: Worlds, dag_id: str) -> None:
+    with pytest.raises(Exception, match="restate_from: '2024-01-01T01:00:00' does not match"):
+        Runs(make_world(mode="overwrite"), dag_id)({**FORM, "restate_from": "2024-01-01T01:00:00"})
 
 
 def backfill(params: dict[str, Any], *, start: float = 1, end: float = 2) -> RestateRequest | None:

@@ -85,7 +85,7 @@ def make(**changes: Any) -> IncrementalLoadOperator:
         ({"process": "wm_x"}, ["'wm_x'"]),
         ({"process": 7}, ["the process name is 7"]),
         ({"initial": dt.datetime(2024, 1, 1)}, ["naive datetime", "add a time zone"]),  # noqa: DTZ001
-        ({"initial": "2024-01-01"}, ["naive datetime"]),
+        ({"initial": "2024-01-01"}, ["initial is '2024-01-01', which has no zone", "2024-01-01T00:00:00Z"]),
         ({"initial": "soon"}, ["initial is 'soon'"]),
         ({"sources": {}}, ["no sources"]),
         ({"sources": SOURCES["events"]}, ["sources is IcebergSource", "a mapping from the name"]),

@@ -209,7 +209,7 @@ def test_it_can_wait_in_a_worker(world: World, soft_fail: bool) -> None:
         ({"table": None}, "neither table nor process"),
         ({"table": "events"}, "names no namespace"),
         ({"process": "my load"}, "the process name is 'my load'"),
-        ({"complete_through": "2024-01-01T00:00:00"}, "complete_through is the naive datetime"),
+        ({"complete_through": "2024-01-01T00:00:00"}, "complete_through is '2024-01-01T00:00:00', which has no zone"),
         ({"complete_through": dt.datetime(2024, 1, 1)}, "complete_through is the naive datetime"),  # noqa: DTZ001
         ({"complete_through": "yesterday"}, "complete_through is 'yesterday'"),
         ({"complete_through": dt.date(2024, 1, 1)}, r"complete_through is datetime\.date\(2024, 1, 1\)"),

@@ -191,7 +191,7 @@ def test_a_range_in_which_nothing_is_ends_a_backfill_and_is_refused_by_form(tmp_
     finished = restate(world, ask(100, 101, cause="backfill"))
     assert finished.outcome == "nothing_to_do"
     assert "hold rows of 2024-01-05T" in finished.reason
-    with pytest.raises(ArgumentError, match="a range of event times that was loaded"):
+    with pytest.raises(ArgumentError, match="that was loaded; what is loaded is complete through 2024-01-01T"):
         restate(world, ask(100, 101))
 
 
@@ -249,10 +249,6 @@ def test_a_source_that_was_replaced_is_not_restated_from(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("start", "end", "said"),
     [
-        (None, "2024-01-02T00:00:00Z", "has no restate_from"),
-        ("2024-01-02T00:00:00Z", None, "has no restate_to"),
-        ("2024-01-02T00:00:00Z", "2024-01-01T00:00:00Z", "not after it"),
-        ("2024-01-02T00:00:00", "2024-01-03T00:00:00Z", "restate_from is the naive datetime"),
         ("yesterday", "2024-01-03T00:00:00Z", "restate_from is 'yesterday'"),
         (5, "2024-01-03T00:00:00Z", "restate_from is 5"),
     ],
