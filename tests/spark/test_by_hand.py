@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tests.spark.test_faults import FAULTS
 from tests.support.by_hand import ACT, last_of, loaded_twice, rolled_back, set_back
 from tests.support.maintaining import maintained
 from tests.support.world import SOURCE, TARGET, World
+from tests.unit.cli.test_by_hand import CatalogLine
 
 Rows = Counter[tuple[Any, ...]]
 
@@ -174,5 +177,36 @@ def test_each_is_done_once_whatever_the_catalog_answers(
     suffering(lambda: set_back(world, "start"))
     reset = suffering(lambda: reset_watermark(world.catalog, TARGET, None, act=ACT))
     suffering(lambda: rolled_back(world, reset.session))
+    steps.run(world.process())
+    world.check()
+
+
+def test_the_commands_reach_it_through_a_connection(
+    tmp_path: Path, rest_catalog: SharedCatalog, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        logging, "raiseExceptions", False
+    )  # Airflow's handlers write to an earlier test's standard error
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_TEST", json.dumps({"conn_type": "iceberg", "host": rest_catalog.properties["uri"]})
+    )
+    store = {"conn_type": "sqlite", "host": str(tmp_path / "store.db")}
+    monkeypatch.setenv("AIRFLOW_CONN_INCREMENTAL_DEFAULT", json.dumps(store))
+    line, why = CatalogLine(monkeypatch, capsys), ("--by", "anna", "--reason", "a bad delivery")
+    world, (one, two) = loaded_twice(tmp_path, "overwrite", opens=rest_catalog.load)
+
+    assert "would undo 1 session" in line("rollback", TARGET, "--to", two.session, *why, "--dry-run")
+    assert f"is again where session {one.session} left it" in line("rollback", TARGET, "--to", two.session, *why)
+    assert "is undone already" in line("rollback", TARGET, "--to", two.session, *why)
+    assert line.json("watermark", "show", TARGET, "--json")["sources"][0]["behind"] == 2
+    assert "the next run takes" in line("watermark", "set", TARGET, "--source", "events=start", *why)
+    assert "there is no watermark any more" in line("watermark", "reset", TARGET, *why)
+    assert line.json("watermark", "reset", TARGET, *why, "--json")["outcome"] == "unchanged"
+    listed = line.json("session", "list", TARGET, "--json")
+    assert [row["kind"] for row in listed] == ["reset", "set", "rollback", "load", "load"]
+    line("rollback", TARGET, "--to", listed[0]["session"], *why)
+    opened = plan(world.process())
+    assert isinstance(opened, Session)
+    assert f"session {opened.plan.session} of process" in line("session", "abandon", TARGET, *why)
     steps.run(world.process())
     world.check()
