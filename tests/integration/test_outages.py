@@ -8,7 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -91,6 +91,16 @@ class Load:
         return World(home=self.lakehouse.folder, mode="overwrite")
 
 
+@contextmanager
+def no_scheduler(stack: AirflowStack) -> Iterator[None]:
+    """Kill the scheduler with all it started; other tests of the stack find another one."""
+    stack.kill("scheduler")
+    try:
+        yield
+    finally:
+        stack.restart("scheduler")
+
+
 @pytest.fixture
 def ticking(airflow_stack: AirflowStack) -> Iterator[Ticking]:
     found = Ticking(airflow_stack, "outages_ticking")
@@ -110,15 +120,13 @@ def test_an_outage_of_many_ticks_is_one_run_or_two(
     load.land(3.4)
     under_way = client.wait_for_new_run(ticking.dag_id, client.latest_run(ticking.dag_id))
     airflow_stack.task_pid(ticking.dag_id, under_way, "load")
-    airflow_stack.kill("scheduler")
-    down, before = time.monotonic(), [run.start for run in ticking.intervals()]
-
-    for n in range(MISSED):
-        load.land(4.5 + n, n / 2)  # a new hour, and a late one
-        time.sleep(max(0.0, down + (n + 1) * TICK.total_seconds() - time.monotonic()))
-    load.delete(2)
-    assert [run.start for run in ticking.intervals()] == before, "nobody makes runs"
-    airflow_stack.restart("scheduler")
+    with no_scheduler(airflow_stack):
+        down, before = time.monotonic(), [run.start for run in ticking.intervals()]
+        for n in range(MISSED):
+            load.land(4.5 + n, n / 2)  # a new hour, and a late one
+            time.sleep(max(0.0, down + (n + 1) * TICK.total_seconds() - time.monotonic()))
+        load.delete(2)
+        assert [run.start for run in ticking.intervals()] == before, "nobody makes runs"
     load.land(0.7)
     landed = dt.datetime.now(dt.timezone.utc)
 
@@ -205,11 +213,10 @@ def test_a_restatement_outlives_its_scheduler(airflow_stack: AirflowStack, held:
     known = list(held.rows.values())
     held.land(5.3)
     restatement = Restatement.start(held, tmp_path, 1, 4, factor=10)
-    airflow_stack.kill("scheduler")
-    assert not airflow_stack.owns(restatement.task)
-    assert not airflow_stack.owns(restatement.supervisor)
-    held.land(1.7, 5.9)
-    airflow_stack.restart("scheduler")
+    with no_scheduler(airflow_stack):
+        assert not airflow_stack.owns(restatement.task)
+        assert not airflow_stack.owns(restatement.supervisor)
+        held.land(1.7, 5.9)
 
     restatement.check()
     held.check(known)
@@ -228,7 +235,8 @@ def test_a_try_that_outlives_its_scheduler_changes_nothing_when_it_wakes(
     held.land(0.3)
     restatement = Restatement.start(held, tmp_path, 0, 2, factor=100)
     scheduler = os.getsid(restatement.task)
-    left = [process for process in airflow_stack.processes() if os.getsid(process.pid) == scheduler]
+    left = psutil.Process(scheduler).children(recursive=True)
+    assert {restatement.task, restatement.supervisor} <= {process.pid for process in left}
     try:
         # Else it would hear that the try is over, and end the task.
         os.kill(restatement.supervisor, signal.SIGSTOP)
