@@ -20,7 +20,7 @@ from tests.support.world import World
 NOW = dt.timedelta(0)
 
 
-ALL = pytest.mark.parametrize("mode", MODES)
+ALL = pytest.mark.parametrize("mode", dict.fromkeys((*MODES, *IN_PARTS)))
 
 
 def run_session(home: Path, mode: str, run_id: str) -> None:

@@ -11,9 +11,9 @@ from tests.support.totals import Totals
 from tests.support.union import Union
 from tests.support.world import World
 
+MODES = ("append", "append a union", "overwrite", "stateful", "stateful in steps", "merge")
 #: In steps or chunks, a session keeps each finished one where ``keep_parts_every=0`` says so.
-IN_PARTS = ("append in chunks", "overwrite in chunks", "stateful in steps")
-MODES = ("append", "append a union", "overwrite", "stateful", "merge", *IN_PARTS)
+IN_PARTS = ("stateful in steps", "append in chunks", "overwrite in chunks")
 
 
 def world_of(home: Path, mode: str, **options: Any) -> World:
