@@ -31,8 +31,9 @@ NAMES = {
     "late-none": "the same chain while none does",
     "late-dense": "the same chain while they come on ever more days",
 }
-#: Those that run only when they are named: they need more than ``make setup`` makes.
+#: Those that run only when they are named: they need more than ``make setup`` makes, or a whole Airflow for many minutes.
 ON_REQUEST = {
+    "backfills": "five years by the hour: one run in chunks, against Airflow's own backfills",
     "spark": "sessions in DuckDB and on Spark (make bench-spark)",
 }
 _ROUNDS, _QUICK_ROUNDS = 5, 1
