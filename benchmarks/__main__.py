@@ -77,7 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory(prefix="bench-") as home:
             size = module.QUICK if options.quick else module.FULL
             module.run(report, Path(home), attrs.evolve(size, **scale) if scale else size)
-        path = report.finish()
+            # Before a hundred thousand files are removed, which may take minutes.
+            path = report.finish()
         shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
         print(f"  {shown}, {time.perf_counter() - started:.0f} s")
 
