@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
@@ -65,11 +65,12 @@ class FileIndex(Generic[F]):
         near = list(self._unknown)
         if wanted.nulls:
             near += self._with_nulls
+        seen = 0
+        # Ranges are in order, and so are the files near them: each is looked at once, even if one of them spans all ranges.
         for item in wanted.ranges:
-            i = bisect_left(self._starts, item.end)
-            while i and self._reach[i - 1] > item.start:
-                i -= 1
-                near.append(self._timed[i])
+            end = bisect_left(self._starts, item.end)
+            near += self._timed[max(seen, bisect_right(self._reach, item.start)) : end]
+            seen = max(seen, end)
         found = {p.number: p.file for p in near if may_hold(p.ranges, p.nulls, wanted)}
         return [found[number] for number in sorted(found)]
 
