@@ -78,7 +78,7 @@ def produce_chunk(session: Session, transform: Transform, chunk: int) -> tuple[i
     if chunk in done:
         log.info("chunk %s was done by an earlier try", f"{chunk + 1:,}")
     else:
-        producer = _Producer.of(session, transform, target, fingerprint, None)
+        producer = _Producer.of(session, transform, target, fingerprint, None, only=chunk)
         target = keep_chunk(process.catalog, plan, producer.one_part(chunk), seen=seen)
         done = done_parts(target, plan, fingerprint)
     return len(done), len(plan.chunks)
@@ -99,9 +99,19 @@ class _Producer:
 
     @classmethod
     def of(
-        cls, session: Session, transform: Transform, target: Table, fingerprint: str, keys: KeySet | None
+        cls,
+        session: Session,
+        transform: Transform,
+        target: Table,
+        fingerprint: str,
+        keys: KeySet | None,
+        *,
+        only: int | None = None,
     ) -> _Producer:
         process, plan = session.process, session.plan
+        parts = parts_of(process, plan)
+        # Who does one part does not look at the files of the others.
+        within = None if only is None else parts[only]
         return cls(
             session=session,
             target=target,
@@ -111,8 +121,8 @@ class _Producer:
                 schema_id=target.metadata.current_schema_id,
                 spec_id=target.metadata.default_spec_id,
             ),
-            parts=parts_of(process, plan),
-            reader=PlanReader(process=process, plan=plan, keys=keys),
+            parts=parts,
+            reader=PlanReader(process=process, plan=plan, keys=keys, within=within),
         )
 
     @property

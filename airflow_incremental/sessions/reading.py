@@ -32,11 +32,13 @@ class PlanReader:
     """What each source name is bound to, exactly as the plan says: at once, or part by part, for which a source is looked up once.
 
     :param keys: the keys that are computed, for a plan that replaces rows by key.
+    :param within: event times that hold all parts that will be read; None for all that is planned.
     """
 
     process: Process
     plan: Plan
     keys: KeySet | None = None
+    within: EventRanges | None = None
     _sources: dict[str, Callable[[EventRanges], SourceRead]] = attrs.field(factory=dict, init=False)
     _changes: list[Changes] | None = attrs.field(default=None, init=False)
 
@@ -70,7 +72,8 @@ class PlanReader:
             return self._look_up_added(source)
         if self.keys is not None:
             return _always(_of_keys(process, plan, source, table, self.keys))
-        files = _files(process, source, table, None if plan.read.is_everything else plan.read)
+        looked = self._within(plan.read)
+        files = _files(process, source, table, None if looked.is_everything else looked)
 
         def read(part: EventRanges) -> SourceRead:
             keep = plan.read.intersect(part)
@@ -83,14 +86,18 @@ class PlanReader:
         changes, table = pinned_changes(self.process, self.plan, source)
         event_time = self.process.spec.sources[source.name].event_time
         added = AddedFiles.of(table, source, changes, event_time=event_time)
-        again = _files(self.process, source, table, self.plan.replaced) if self.plan.replaced else None
+        again = self._within(self.plan.replaced)
+        files = _files(self.process, source, table, again) if again else None
 
         def read(part: EventRanges) -> SourceRead:
             whole = self.plan.replaced.intersect(part)
             found = added.read(keep=None if part.is_everything else part, drop=whole or None)
-            return found.joined(again.read(source.name, whole)) if again is not None and whole else found
+            return found.joined(files.read(source.name, whole)) if files is not None and whole else found
 
         return read
+
+    def _within(self, ranges: EventRanges) -> EventRanges:
+        return ranges if self.within is None else ranges.intersect(self.within)
 
 
 def _always(read: SourceRead) -> Callable[[EventRanges], SourceRead]:

@@ -17,7 +17,8 @@ from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
 from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.worker import TransformInterrupted
-from airflow_incremental.iceberg import naming
+from airflow_incremental.iceberg import manifests, naming
+from airflow_incremental.iceberg.avro import Kind
 from airflow_incremental.iceberg.progress import done_parts
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
@@ -273,4 +274,25 @@ def test_ranges_that_are_recomputed_in_append_are_cut_too(tmp_path: Path) -> Non
     world.source.delete("id == 14")
     world.land(4.3)
     assert len(attempt(world)) == 3
+    world.check()
+
+
+def test_a_worker_opens_the_manifests_of_its_own_chunk(tmp_path: Path) -> None:
+    """Else 200 workers would each look at the files of five years."""
+    world = filled(tmp_path, "overwrite in chunks", source_fields=(("hour", "ts"),))
+    session = opened(world)
+    opens = 0
+    read = manifests.read_records
+
+    def counting(*args: Any) -> list[Any]:
+        nonlocal opens
+        opens += args[-1] == Kind.ENTRIES
+        return read(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(manifests, "read_records", counting)
+        steps.load_chunk(session, 0)
+    listed = len(world.source.inspect.manifests())
+    assert 0 < opens < listed
+    assert len(attempt(world)) == 2
     world.check()
