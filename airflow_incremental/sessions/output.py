@@ -147,6 +147,7 @@ class _Producer:
             return []
         found = find_done(self.target, self.plan, self.nothing.fingerprint) if len(parts) > 1 else {}
         finished = {number for item in found.values() for number in item.parts}
+        self._warn_of_others(finished)
         # What this worker goes on with; others had a chunk each.
         own = found.pop(ALL_PARTS, self.nothing)
         kept = time.monotonic()
@@ -175,6 +176,18 @@ class _Producer:
         if len(parts) > 1:
             process.on_progress(len(parts), len(parts))
         return [own, *found.values()]
+
+    def _warn_of_others(self, finished: set[int]) -> None:
+        """Say what is computed again; where the transform differs in every task, that is all that was computed side by side."""
+        others = done_parts(self.target, self.plan, None) - finished if len(self.parts) > 1 else set()
+        if others:
+            log.warning(
+                "%s of %s parts were computed by another transform than the one here, and are computed again. If it was not "
+                "corrected in the meantime, it differs from task to task: SQL that is rendered from the task or its try, or a "
+                "callable that holds something new in every process, such as a lock or a connection",
+                f"{len(others):,}",
+                f"{len(self.parts):,}",
+            )
 
     def _run(self, number: int, reads: Sequence[SourceRead]) -> tuple[DataFile, ...]:
         for read in reads:

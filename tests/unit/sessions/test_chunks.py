@@ -155,6 +155,19 @@ def test_a_corrected_transform_computes_all_again(tmp_path: Path) -> None:
     world.check()
 
 
+def test_who_seals_is_told_of_chunks_by_another_transform(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One that differs from task to task makes chunks side by side all in vain, and nothing else would say so."""
+    world = filled(tmp_path, "overwrite in chunks")
+    wrong = opened(world, transform=WRONG)
+    steps.load_chunk(wrong, 0)
+    steps.load_chunk(wrong, 1)
+    steps.load_chunk(opened(world), 2)
+    assert len(attempt(world)) == 2
+    (told,) = (record.getMessage() for record in caplog.records if "another transform" in record.getMessage())
+    assert told.startswith("2 of 3 parts were computed by another transform")
+    world.check()
+
+
 def test_a_session_that_is_taken_over_leaves_nothing(tmp_path: Path) -> None:
     world = filled(tmp_path, "overwrite in chunks")
     attempt(world, 2)
