@@ -14,7 +14,7 @@ from airflow_incremental.core.ranges import EventRanges
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.lineage import SnapshotIndex
-from airflow_incremental.iceberg.scan import live_tasks
+from airflow_incremental.iceberg.scan import lies_in, live_tasks
 from airflow_incremental.sessions.reading import source_table
 
 if TYPE_CHECKING:
@@ -58,9 +58,13 @@ def _files(
 ) -> Iterator[tuple[EventRanges | None, int]]:
     """Yield event times and bytes of the files of a driver that are read; none if they are too few to matter."""
     if facts is not None and (plan.reads_added_rows or facts.base is None):
+        again = plan.replaced if plan.reads_added_rows else EventRanges()
         for change in facts.changes.added:
-            yield change.ranges, change.handle.file_size_in_bytes
-        return
+            if not (again and lies_in(change.ranges, change.nulls, again)):
+                yield change.ranges, change.handle.file_size_in_bytes
+        # Where rows were rewritten, all of their ranges are read, not only what was added there.
+        if not again:
+            return
     table = source_table(process, plan, source)
     snapshot = SnapshotIndex(table.metadata).get(source.pinned.snapshot_id)
     if snapshot is None:

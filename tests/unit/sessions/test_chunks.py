@@ -11,6 +11,7 @@ import attrs
 import pytest
 from pyiceberg.types import StringType
 
+from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
@@ -308,4 +309,18 @@ def test_a_worker_opens_the_manifests_of_its_own_chunk(tmp_path: Path) -> None:
     listed = len(world.source.inspect.manifests())
     assert 0 < opens < listed
     assert len(attempt(world)) == 2
+    world.check()
+
+
+def test_ranges_that_are_recomputed_in_append_count_whole(tmp_path: Path) -> None:
+    """Little was rewritten, but all that is beside it is read again."""
+    world = filled(tmp_path, "append", policies={"on_rewrite": "overwrite"})
+    rows = world.land(*(n + 0.3 for n in range(6)))
+    steps.run(world.process())
+    total = sum(world.source.inspect.files()["file_size_in_bytes"].to_pylist())
+    world.source.delete(f"id == {rows[2][0]}")
+    again = opened(world, chunking=Chunking(total // 3, 200)).plan
+    assert again.replaced == EventRanges((TimeRange(hour(0), hour(6)),))
+    assert len(again.chunks) == 3
+    assert len(attempt(world)) == len(again.chunks)
     world.check()
