@@ -11,14 +11,13 @@ from airflow_incremental.audits import Audit
 from airflow_incremental.audits.python import Check
 from airflow_incremental.compat import Asset, TaskGroup, XComArg
 from airflow_incremental.core.approval import ApprovalDefault, ApprovalPolicy, OnReject
-from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.spec import Mode
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import Stage, Transform, check_approval, check_transform
 from airflow_incremental.operators.chunk import make_chunks
 from airflow_incremental.operators.load import OF_LOADS, IncrementalLoadOperator
-from airflow_incremental.task_groups.parallel import check_parallel
+from airflow_incremental.task_groups.parallel import check_mappable, check_parallel
 from airflow_incremental.task_groups.session import SessionValues
 
 if TYPE_CHECKING:
@@ -145,9 +144,7 @@ class IncrementalLoad(TaskGroup):
             )
         labels = {"plan": "plan", "load": "load", "audit": "audit", "publish": "publish"}
         if parallel_chunks is not None:
-            check_parallel(
-                self, parallel_chunks, mode=mode, transform=transform, most=load_args.get("max_chunks", Chunking().most)
-            )
+            check_parallel(self, parallel_chunks, mode=mode, transform=transform)
             labels["chunk"] = "load"
         if self.own_writes or parallel_chunks is not None:
             labels["load"] = "seal"
@@ -192,6 +189,7 @@ class IncrementalLoad(TaskGroup):
         #: The mapped task that computes the chunks, between ``plan`` and ``load``; None without ``parallel_chunks``.
         self.chunks: MappedOperator | None = None
         if parallel_chunks is not None:
+            check_mappable(self, self.plan.chunking.most)
             self.chunks = make_chunks(
                 self.plan, self.load, parallel_chunks, {"task_group": self, "dag": self.dag, **extra["chunk"]}
             )

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from airflow_incremental.compat import TaskGroup
 
 
-def check_parallel(group: TaskGroup, parallel_chunks: Any, *, mode: Any, transform: Any, most: Any) -> None:
-    """Refuse chunks side by side where there are none, or where Airflow cannot map a task over them.
+def check_parallel(group: TaskGroup, parallel_chunks: Any, *, mode: Any, transform: Any) -> None:
+    """Refuse chunks side by side where there are none.
 
     :param parallel_chunks: how many at a time.
-    :param most: chunks of a plan at most.
     :raises ArgumentError: with what it takes.
     """
     name = f"the group {group.group_id!r} has parallel_chunks={parallel_chunks!r}"
@@ -47,10 +46,18 @@ def check_parallel(group: TaskGroup, parallel_chunks: Any, *, mode: Any, transfo
             expected="a group that is not mapped: Airflow maps no task twice",
             hint="leave parallel_chunks out, or make one group for each of the values in a loop",
         )
+
+
+def check_mappable(group: TaskGroup, most: int) -> None:
+    """Refuse more chunks than Airflow maps a task over.
+
+    :param most: chunks of a plan at most, as its task has it, wherever that was said.
+    :raises ArgumentError: with how many it does.
+    """
     limit = conf.getint("core", "max_map_length")
-    if isinstance(most, int) and most > limit:
+    if most > limit:
         raise ArgumentError(
-            f"{name} and max_chunks={most}, and this Airflow maps a task over {limit} values at most",
+            f"the group {group.group_id!r} has parallel_chunks and max_chunks={most}, and this Airflow maps a task over {limit} values at most",
             expected=f"max_chunks of {limit} or less",
             hint="lower max_chunks, or raise [core] max_map_length",
         )

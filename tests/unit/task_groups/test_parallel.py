@@ -85,7 +85,9 @@ def test_where_there_are_no_chunks_to_share(changes: dict[str, Any], said: str) 
 def test_more_chunks_than_airflow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "50")
     make(max_chunks=50)
-    for most in ({}, {"max_chunks": 51}):
+    make(default_args={"max_chunks": 50})
+    make(operator_args={"*": {"max_chunks": 50}})
+    for most in ({}, {"max_chunks": 51}, {"max_chunks": 50, "operator_args": {"plan": {"max_chunks": 51}}}):
         with pytest.raises(
             ArgumentError, match=r"maps a task over 50 values at most\. Expected: max_chunks of 50 or less"
         ):
