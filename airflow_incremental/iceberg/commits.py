@@ -85,7 +85,9 @@ def wait_for_table(catalog: Catalog, identifier: str, *, role: str = "table") ->
     ) from last
 
 
-def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | None], *, what: str) -> Table:
+def commit(
+    catalog: Catalog, identifier: str, build: Callable[[Table], Change | None], *, what: str, patience: int = 1
+) -> Table:
     """Commit what ``build`` asks for and return the table as it is afterwards.
 
     ``build`` looks at fresh metadata and returns the change, or None if what it wants is already there; it raises when it must not
@@ -93,12 +95,14 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
     recognise its own earlier success.
 
     :param what: what is being committed, for logs and errors.
+    :param patience: how many times as long as usual it is tried, where many commit side by side.
     :raises CommitUnknown: the catalog kept failing.
     :raises TargetReplaced: the table is gone.
     """
     last: Exception | None = None
     refused: tuple[str, ...] = ()
-    for attempt in range(ATTEMPTS):
+    attempts = ATTEMPTS * patience
+    for attempt in range(attempts):
         _back_off(attempt)
         try:
             table = catalog.load_table(identifier)
@@ -135,7 +139,7 @@ def commit(catalog: Catalog, identifier: str, build: Callable[[Table], Change | 
         else:
             return table
     raise CommitUnknown(
-        f"{what} on {identifier!r} did not get through in {ATTEMPTS} attempts; the last answer was: {last}",
+        f"{what} on {identifier!r} did not get through in {attempts} attempts; the last answer was: {last}",
         expected="a catalog that answers",
         hint="check the catalog, then retry the task; it finds out by itself what has landed",
     ) from last

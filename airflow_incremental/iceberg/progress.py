@@ -52,6 +52,8 @@ class Done:
         return attrs.evolve(self, parts=(*self.parts, part), files=(*self.files, *files))
 
 
+#: Chunks of one size end at about the same time, one of them gets through at a time, and who gives up computes its chunk again.
+_PATIENCE = 8
 #: Slot of the worker that does all parts; that of a single chunk is the chunk's number and one.
 ALL_PARTS = 0
 
@@ -168,7 +170,8 @@ def keep_chunk(catalog: Catalog, plan: Plan, done: Done, *, seen: int | None) ->
             )
         return _change(table, plan, done, slot=chunk + 1, made=made)
 
-    return commit(catalog, plan.target, build, what=f"chunk {chunk} of session {plan.session}")
+    what = f"chunk {chunk} of session {plan.session}"
+    return commit(catalog, plan.target, build, what=what, patience=_PATIENCE)
 
 
 def _change(table: Table, plan: Plan, done: Done, *, slot: int, made: set[int]) -> Change:

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 import pytest
+from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import Table
 from pyiceberg.types import StringType
 
 from airflow_incremental.core.chunks import Chunking
@@ -18,7 +20,7 @@ from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
 from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.engines.worker import TransformInterrupted
-from airflow_incremental.iceberg import manifests, naming
+from airflow_incremental.iceberg import commits, manifests, naming
 from airflow_incremental.iceberg.avro import Kind
 from airflow_incremental.iceberg.progress import done_parts
 from airflow_incremental.sessions import steps
@@ -234,6 +236,24 @@ def test_tries_of_a_chunk_do_not_replace_one_another(tmp_path: Path) -> None:
     steps.load_chunk(old, 1)
     assert len(attempt(world)) == 3
     world.check()
+
+
+def test_a_worker_is_patient_while_many_others_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it has computed costs more than to wait."""
+    world = filled(tmp_path, "overwrite in chunks")
+    session = opened(world)
+    monkeypatch.setattr(commits, "_back_off", lambda _: None)
+    get_through, lost = Table._do_commit, 0
+
+    def loses(self: Table, *args: Any) -> None:
+        nonlocal lost
+        lost += 1
+        if lost <= 2 * commits.ATTEMPTS:
+            raise CommitFailedException("another worker was faster")
+        get_through(self, *args)
+
+    monkeypatch.setattr(Table, "_do_commit", loses)
+    assert steps.load_chunk(session, 0) == (1, 3)
 
 
 def test_a_worker_of_a_session_that_is_over(tmp_path: Path) -> None:
