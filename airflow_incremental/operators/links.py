@@ -25,8 +25,10 @@ class SessionPlanLink(BaseOperatorLink):
         :param operator: the task; a stage of a group points to the group's plan.
         :param ti_key: the task instance whose page shows the link.
         """
-        task_id = getattr(operator, "stage_task_ids", {}).get("plan", ti_key.task_id)
-        return f"{_page(ti_key, task_id)}/rendered_templates"
+        stages = getattr(operator, "stage_task_ids", {})
+        # The plan of a load that is mapped over its chunks is one task.
+        mapped = "chunk" not in stages
+        return f"{_page(ti_key, stages.get('plan', ti_key.task_id), mapped=mapped)}/rendered_templates"
 
 
 @attrs.define
@@ -44,8 +46,9 @@ class SignalsLink(BaseOperatorLink):
         return f"{_page(ti_key, ti_key.task_id)}/xcom"
 
 
-def _page(ti_key: TaskInstanceKey, task_id: str) -> str:
-    """Return the address of a task of the same run, with the same map index."""
+def _page(ti_key: TaskInstanceKey, task_id: str, *, mapped: bool = True) -> str:
+    """Return the address of a task of the same run, with the same map index if it is mapped, too."""
     base = (conf.get("api", "base_url", fallback=None) or "").rstrip("/")
-    mapped = f"/mapped/{ti_key.map_index}" if ti_key.map_index is not None and ti_key.map_index >= 0 else ""
-    return f"{base}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(task_id)}{mapped}"
+    index = ti_key.map_index if mapped and ti_key.map_index is not None else -1
+    suffix = f"/mapped/{index}" if index >= 0 else ""
+    return f"{base}/dags/{quote(ti_key.dag_id)}/runs/{quote(ti_key.run_id)}/tasks/{quote(task_id)}{suffix}"

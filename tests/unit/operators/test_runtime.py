@@ -178,6 +178,9 @@ def test_the_link_leads_to_the_plan(
     assert SessionPlanLink().get_link(stage, ti_key=key) == expected
     fused = SimpleNamespace(stage_task_ids={})
     assert "/tasks/fact.audit/" in SessionPlanLink().get_link(fused, ti_key=key)
+    # A chunk's task is mapped, and the one that planned it is not.
+    chunk = SimpleNamespace(stage_task_ids={"plan": "fact.plan", "chunk": "fact.load"})
+    assert SessionPlanLink().get_link(chunk, ti_key=key).endswith("/tasks/fact.plan/rendered_templates")
 
 
 @pytest.fixture
