@@ -29,12 +29,19 @@ def session_refs(table: Table, process: str, session: str) -> list[str]:
 def stray_refs(table: Table, process: str) -> list[str]:
     """Return branches that an application of a closed session of a process made again, because it woke up after it was given up.
 
+    Or a worker of a chunk, in the moment in which its session ended: that asserts the lock, which such a worker leaves as it is.
     Nobody reads them; the process's next session drops them. Snapshots they point at are expired like any others.
     """
     index, lock = snapshot_index(table), table.metadata.refs.get(naming.lock_ref(process))
     begin = None if lock is None else index.get(lock.snapshot_id)
     own = None if begin is None else words_of(begin).get(naming.SESSION)
-    return [
+    left = [
+        name
+        for name, ref in table.metadata.refs.items()
+        if _is_record_of(index.get(ref.snapshot_id), process)
+        and words_of(index[ref.snapshot_id])[naming.SESSION] != own
+    ]
+    return left + [
         name
         for name, ref in table.metadata.refs.items()
         if (naming.attempt_of_ref(name, process) or naming.audit_of_ref(name, process))
@@ -42,6 +49,12 @@ def stray_refs(table: Table, process: str) -> list[str]:
         # What bears a record of ours is a branch of another process, with an odd name.
         and (ref.snapshot_id not in index or naming.RECORD not in words_of(index[ref.snapshot_id]))
     ]
+
+
+def _is_record_of(snapshot: Snapshot | None, process: str) -> bool:
+    """Say whether a snapshot is the record of finished parts of a session of a process."""
+    words = {} if snapshot is None else words_of(snapshot)
+    return (words.get(naming.RECORD), words.get(naming.PROCESS)) == (naming.PARTS_DONE, process)
 
 
 def removal(

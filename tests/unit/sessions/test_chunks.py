@@ -265,6 +265,30 @@ def test_a_worker_of_a_session_that_is_over(tmp_path: Path) -> None:
     world.check()
 
 
+def test_a_chunk_that_is_kept_while_its_session_ends_goes_with_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = filled(tmp_path, "overwrite in chunks")
+    session = opened(world)
+    sealed = steps.load(Session(process=world.process("run"), begin=session.begin))
+    report = steps.audit(session, sealed)
+    get_through = Table._do_commit
+
+    def after_a_worker(self: Table, *args: Any) -> None:
+        """Between the publish's look at the table and its commit, a worker that everybody took for dead keeps its chunk."""
+        monkeypatch.setattr(Table, "_do_commit", get_through)
+        steps.load_chunk(session, 0)
+        get_through(self, *args)
+
+    monkeypatch.setattr(Table, "_do_commit", after_a_worker)
+    assert steps.publish(session, report).did_publish
+    left = naming.scratch_ref("proc", session.plan.session, 1)
+    assert left in world.target.metadata.refs
+    world.land(6.5)
+    steps.run(world.process())
+    world.check()
+
+
 def test_a_worker_goes_on_when_the_lock_is_renewed(tmp_path: Path) -> None:
     world = filled(tmp_path, "overwrite in chunks")
     session = opened(world)
