@@ -85,7 +85,9 @@ def cuts_of(
     for start, end, size in pieces:
         while wanted < count and done + size > total * wanted / count:
             share = (total * wanted / count - done) / size
-            cut = unit.floor(EPOCH + int(start + (end - start) * share) * MICROSECOND)
+            # Whole numbers, and in the stretch: rounded, the ends of all time are beyond what a time can be.
+            moment = min(start + int((end - start) * share), end - 1)
+            cut = unit.floor(EPOCH + moment * MICROSECOND)
             if cut > (cuts[-1] if cuts else span.start):
                 cuts.append(cut)
             wanted += 1

@@ -57,7 +57,8 @@ def check_mappable(group: TaskGroup, most: int) -> None:
     limit = conf.getint("core", "max_map_length")
     if most > limit:
         raise ArgumentError(
-            f"the group {group.group_id!r} has parallel_chunks and max_chunks={most}, and this Airflow maps a task over {limit} values at most",
+            f"the group {group.group_id!r} has parallel_chunks and max_chunks={most}, and this Airflow maps a task "
+            f"over {limit} values at most",
             expected=f"max_chunks of {limit} or less",
             hint="lower max_chunks, or raise [core] max_map_length",
         )

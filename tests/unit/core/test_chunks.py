@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from airflow_incremental.core.chunks import Chunking, cuts_of
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.plan import Plan
-from airflow_incremental.core.ranges import EventRanges, Grain, TimeRange
+from airflow_incremental.core.ranges import MAX_TIME, MIN_TIME, EventRanges, Grain, TimeRange
+from airflow_incremental.iceberg.bounds import half_open
 from tests.support.world import hour
 from tests.unit.core.test_plan import plan
 
@@ -91,6 +92,19 @@ def test_everything_is_cut_where_the_files_are() -> None:
     first, last = attrs.evolve(plan(EventRanges.everything()), cuts=cuts).chunks
     assert first.union(last).is_everything
     assert (first.nulls, last.nulls) == (False, True)
+
+
+@pytest.mark.parametrize("unit", list(Grain))
+def test_times_that_stand_for_never_and_for_ever(unit: Grain) -> None:
+    first, last = (EventRanges((half_open(at, at),)) for at in (MIN_TIME, MAX_TIME))
+    everything = EventRanges.everything()
+    for held in ([first], [last], [first, span(0, 9), last], [everything], [everything, first, last]):
+        for work in (EventRanges.union_of(held), EventRanges.union_of(held).align(unit), everything):
+            for most in range(2, 9):
+                cuts = cuts_of(work, ((ranges, 1000) for ranges in held), unit, Chunking(1, most))
+                assert len(cuts) < most
+                chunks = attrs.evolve(plan(work), cuts=cuts).chunks
+                assert EventRanges.union_of(chunks) == everything
 
 
 def test_cuts_are_kept_with_the_plan() -> None:
