@@ -28,6 +28,7 @@ from airflow_incremental.iceberg import naming
 from airflow_incremental.iceberg.build import build_snapshot, snapshot_index
 from airflow_incremental.iceberg.commits import Change, commit
 from airflow_incremental.iceberg.locks import Begin, check_owned, check_same_table, read_lock, superseded
+from airflow_incremental.iceberg.parallel import in_parallel
 from airflow_incremental.iceberg.state import words_of
 
 
@@ -63,15 +64,17 @@ def find_done(table: Table, plan: Plan, fingerprint: str) -> dict[int, Done]:
 
     :returns: slot -> what that worker has done; see :data:`ALL_PARTS`.
     """
+    records = list(_records(table, plan, fingerprint))
+    held = in_parallel(lambda record: _files(table, record[1]), records)
     return {
         slot: Done(
             parts=parts,
-            files=_files(table, snapshot),
+            files=files,
             fingerprint=fingerprint,
             schema_id=table.metadata.current_schema_id,
             spec_id=table.metadata.default_spec_id,
         )
-        for slot, snapshot, parts in _records(table, plan, fingerprint)
+        for (slot, _, parts), files in zip(records, held, strict=True)
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,13 @@ from airflow_incremental.operators.runtime import failing_for_good
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+
+#: Tries of a task, as those of the load's other tasks.
+_RETRIES = {
+    name: inspect.signature(IncrementalLoadOperator.__init__).parameters[name].default
+    for name in ("retries", "retry_delay")
+}
 
 
 class ChunkLoadOperator(BaseOperator):
@@ -66,11 +74,13 @@ def make_chunks(
     """Make the task that is mapped over the chunks of a group's plan.
 
     :param parallel_chunks: how many of its instances run at a time, in a run.
-    :param arguments: of the task, as the author gave them for all stages and for this one.
+    :param arguments: of the task, as the author gave them for all stages and for this one; with DAG and group.
     """
+    # Airflow gives a mapped task what the DAG and its groups have as defaults, but none of the operator's own.
+    defaults = {**arguments["dag"].default_args, **arguments["task_group"].default_args}
+    own = {name: _RETRIES[name] for name in _RETRIES if name not in defaults}
     given: dict[str, Any] = {
-        "retries": seal.retries,
-        "retry_delay": seal.retry_delay,
+        **own,
         "map_index_template": "{{ task.chunk }}",
         "max_active_tis_per_dagrun": parallel_chunks,
         **{name: value for name, value in arguments.items() if name not in OF_LOADS},

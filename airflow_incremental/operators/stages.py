@@ -116,7 +116,8 @@ def _chunk(job: Job) -> dict[str, Any]:
     name = f"chunk {number + 1:,} of {len(plan.chunks):,} of session {plan.session}"
     log.info("%s of process %r: %s", name, plan.process, reports.name_of_chunk(plan, plan.chunks[number]))
     done, chunks = steps.load_chunk(opened, number)
-    job.session_log.progressed(done, chunks)
+    if chunks > 1:
+        job.session_log.progressed(done, chunks)
     text = f"{name} is computed; {done:,} of them are by now"
     job.show(text)
     log.info("%s", text)

@@ -40,6 +40,8 @@ _RESERVED = frozenset(
         "do_xcom_push",
     }
 )
+#: What holds for the plan, and so for all stages: an argument of the group.
+_OF_PLAN = frozenset({"chunk_bytes", "max_chunks"})
 #: The same for the task that asks: what it asks, of whom and for how long are arguments of the group.
 _OF_APPROVE = frozenset(
     {
@@ -191,7 +193,10 @@ class IncrementalLoad(TaskGroup):
         if parallel_chunks is not None:
             check_mappable(self, self.plan.chunking.most)
             self.chunks = make_chunks(
-                self.plan, self.load, parallel_chunks, {"task_group": self, "dag": self.dag, **extra["chunk"]}
+                self.plan,
+                self.load,
+                parallel_chunks,
+                {"task_group": self, "dag": self.dag, **load_args, **extra["chunk"]},
             )
             self.chunks >> self.load
         self.plan >> self.load >> self.audit
@@ -296,7 +301,7 @@ def _arguments_by_stage(
             )
     found = {stage: {**operator_args.get("*", {}), **operator_args.get(label, {})} for stage, label in labels.items()}
     for arguments in found.values():
-        _check_reserved(arguments, what="operator_args sets")
+        _check_reserved(arguments, what="operator_args sets", taken=_RESERVED | _OF_PLAN)
     if "approve" in labels:
         _check_reserved(operator_args.get("approve", {}), what="operator_args sets", taken=_OF_APPROVE)
     return found

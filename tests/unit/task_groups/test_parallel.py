@@ -86,8 +86,7 @@ def test_more_chunks_than_airflow_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "50")
     make(max_chunks=50)
     make(default_args={"max_chunks": 50})
-    make(operator_args={"*": {"max_chunks": 50}})
-    for most in ({}, {"max_chunks": 51}, {"max_chunks": 50, "operator_args": {"plan": {"max_chunks": 51}}}):
+    for most in ({}, {"max_chunks": 51}, {"default_args": {"max_chunks": 51}}):
         with pytest.raises(
             ArgumentError, match=r"maps a task over 50 values at most\. Expected: max_chunks of 50 or less"
         ):
@@ -109,3 +108,31 @@ def test_one_task_takes_sizes_too() -> None:
     with new_dag():
         load = IncrementalLoadOperator(task_id="load", chunk_bytes="512MB", max_chunks=7, **arguments())
     assert (load.chunking.bytes, load.chunking.most) == (512_000_000, 7)
+
+
+@pytest.mark.parametrize("stage", ["*", "plan", "load", "seal"])
+def test_how_a_plan_is_cut_is_no_matter_of_one_task(stage: str) -> None:
+    with pytest.raises(
+        ArgumentError, match=r"operator_args sets 'max_chunks'\. Expected: arguments that are not the group's own"
+    ):
+        make(operator_args={stage: {"max_chunks": 50}})
+
+
+@pytest.mark.parametrize(
+    ("dag_args", "changes", "retries"),
+    [
+        ({}, {}, 2),
+        ({"retries": 7}, {}, 7),
+        ({"retries": 7}, {"retries": 5, "pool": "small"}, 5),
+        ({}, {"default_args": {"retries": 4}}, 4),
+        ({}, {"operator_args": {"seal": {"retries": 0}}}, 2),
+        ({}, {"operator_args": {"load": {"retries": 9}}, "retries": 1}, 9),
+    ],
+)
+def test_the_mapped_task_runs_as_the_others_do(dag_args: dict[str, Any], changes: dict[str, Any], retries: int) -> None:
+    with new_dag(default_args=dag_args):
+        group = IncrementalLoad("fact", **arguments(parallel_chunks=4, **changes))
+    assert group.chunks is not None
+    assert group.chunks.retries == retries
+    assert group.chunks.pool == group.plan.pool
+    assert group.chunks.retry_delay == group.plan.retry_delay
