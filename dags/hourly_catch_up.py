@@ -16,7 +16,7 @@ from airflow_incremental import (
     CatchUpTimetable,
     IcebergSource,
     IcebergTarget,
-    IncrementalLoadOperator,
+    IncrementalLoad,
     NotNull,
     restate_params,
 )
@@ -39,8 +39,8 @@ with DAG(
     tags=["example", "flights"],
     doc_md=__doc__,
 ):
-    IncrementalLoadOperator(
-        task_id="load",
+    IncrementalLoad(
+        "carrier_hours",
         iceberg_conn_id="iceberg_default",
         sources={"flights": IcebergSource("raw.flights", event_time="time_hour")},
         target=IcebergTarget(
@@ -49,4 +49,8 @@ with DAG(
         mode="overwrite",
         transform="SELECT time_hour, carrier, count(*) AS flights FROM flights GROUP BY ALL",
         audits=[NotNull("time_hour", "carrier")],
+        # An hour is one mapped task. Years that are computed again are one for each 512 MB of flights, four at a time, and a
+        # task that is killed does its own part again.
+        chunk_bytes="512MB",
+        parallel_chunks=4,
     )

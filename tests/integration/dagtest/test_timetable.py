@@ -221,7 +221,7 @@ def test_the_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         land(catalog, part)
         run = run_dag(bag.dags["hourly_catch_up"])
         assert run.state == "success"
-    assert run.xcom("load")["late_rows"] == 1
+    assert run.xcom("carrier_hours.publish")["late_rows"] == 1
     expected = Counter(zip(flights["time_hour"].to_pylist(), flights["carrier"].to_pylist(), strict=True))
     found = catalog.load_table("mart.carrier_hours").scan().to_arrow().to_pylist()
     assert {(row["time_hour"], row["carrier"]): row["flights"] for row in found} == dict(expected)
