@@ -94,7 +94,7 @@ def test_it_shows_what_a_run_would_do_and_touches_nothing(make_world: Worlds, da
         (["{dag}", "other"], "has no load of process 'other'"),
         (["{dag}_two"], "has 2 loads"),
         (["{dag}_two", "second"], "needs what only a run has: 'ds' is undefined"),
-        (["{dag}", "--from", "2024-01-01T00:00:00Z"], "has no end"),
+        (["{dag}", "--from", "2024-01-01T00:00:00Z"], "has --from and no --to"),
         (["{dag}", "--conf", "[1]"], "a JSON object of params"),
     ],
 )
