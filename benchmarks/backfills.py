@@ -74,7 +74,7 @@ def run(report: Report, home: Path, size: Size) -> None:
         held = [load.make() for load in (*years, *days)]
         environment = {
             "BENCH_MAX_CHUNKS": str(size.chunks),
-            # What chunks of a year's files need not be, these are: small, so that there are as many as five real years have.
+            # So small that there are as many chunks as there may be.
             "BENCH_CHUNK_BYTES": str(held[0] // size.chunks),
         }
         report.doing("starting an Airflow")
