@@ -68,15 +68,17 @@ class PlanReader:
         table = source_table(process, plan, source)
         if source.derivation == "lookup":
             return _always(_files(process, source, table, None).read(source.name, None))
-        if plan.reads_added_rows:
+        # On a first run all rows of the snapshot are added ones, and nobody has to look for what changed.
+        if plan.reads_added_rows and source.derivation != "first_run":
             return self._look_up_added(source)
         if self.keys is not None:
             return _always(_of_keys(process, plan, source, table, self.keys))
-        looked = self._within(plan.read)
+        whole = EventRanges.everything() if plan.reads_added_rows else plan.read
+        looked = self._within(whole)
         files = _files(process, source, table, None if looked.is_everything else looked)
 
         def read(part: EventRanges) -> SourceRead:
-            keep = plan.read.intersect(part)
+            keep = whole.intersect(part)
             return files.read(source.name, None if keep.is_everything else keep)
 
         return read

@@ -335,9 +335,10 @@ def test_ranges_that_are_recomputed_in_append_are_cut_too(tmp_path: Path) -> Non
     world.check()
 
 
-def test_a_worker_opens_the_manifests_of_its_own_chunk(tmp_path: Path) -> None:
+@CHUNKED
+def test_a_worker_opens_the_manifests_of_its_own_chunk(tmp_path: Path, mode: str) -> None:
     """Else 200 workers would each look at the files of five years."""
-    world = filled(tmp_path, "overwrite in chunks", source_fields=(("hour", "ts"),))
+    world = filled(tmp_path, mode, source_fields=(("hour", "ts"),))
     session = opened(world)
     opens = 0
     read = manifests.read_records
