@@ -24,6 +24,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": name,
                 "python-modules": [
+                    "airflow_incremental.operators.chunk",
                     "airflow_incremental.operators.emit",
                     "airflow_incremental.operators.load",
                     "airflow_incremental.operators.maintain",

@@ -20,7 +20,7 @@ from tests.support.world import World
 NOW = dt.timedelta(0)
 
 
-ALL = pytest.mark.parametrize("mode", dict.fromkeys((*MODES, *IN_PARTS)))
+ALL = pytest.mark.parametrize("mode", [*MODES, "overwrite in chunks"])
 
 
 def run_session(home: Path, mode: str, run_id: str) -> None:

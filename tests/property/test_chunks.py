@@ -11,7 +11,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_incremental.core.chunks import Chunking
@@ -64,7 +64,7 @@ ticks = st.builds(
 )
 
 
-@slow
+@settings(slow, max_examples=slow.max_examples // 2)
 @given(
     mode=st.sampled_from(["append", "overwrite"]),
     grain=st.sampled_from(["hour", "day"]),

@@ -42,7 +42,7 @@ from tests.support.modes import world_of
 from tests.support.world import TARGET, World
 
 slow = settings(
-    max_examples=settings().max_examples * 3 // 10, suppress_health_check=[HealthCheck.too_slow], deadline=None
+    max_examples=settings().max_examples * 3 // 20, suppress_health_check=[HealthCheck.too_slow], deadline=None
 )
 Way = Literal["adopt", "empty", "undo"]
 
