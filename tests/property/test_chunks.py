@@ -24,8 +24,8 @@ from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.process import Session
 from tests.property.test_sessions import slow
+from tests.support.counting import Counting
 from tests.support.world import World, hour
-from tests.unit.sessions.test_chunks import Counting
 
 pytestmark = pytest.mark.filterwarnings("ignore:Delete operation did not match any records")
 

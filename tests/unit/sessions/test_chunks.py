@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
@@ -15,11 +14,9 @@ from pyiceberg.types import StringType
 
 from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
-from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
 from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.engines.duckdb import DuckDBEngine
-from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg import commits, manifests, naming
 from airflow_incremental.iceberg.avro import Kind
 from airflow_incremental.iceberg.progress import done_parts
@@ -27,36 +24,11 @@ from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.preview import preview
 from airflow_incremental.sessions.process import Session
+from tests.support.counting import Counting, attempt
 from tests.support.modes import world_of
 from tests.support.world import OVERWRITE_SQL, World, hour, rows_table
 
 CHUNKED = pytest.mark.parametrize("mode", ["append in chunks", "overwrite in chunks"])
-
-
-@attrs.frozen(kw_only=True)
-class Counting(DuckDBEngine):
-    """Notes what the transform runs over, and fails at one of its runs."""
-
-    fail_at: int | None = None
-    seen: list[EventRanges] = attrs.field(factory=list)
-
-    def run(self, transform: Any, reads: Any, plan: Plan, **options: Any) -> Any:
-        if len(self.seen) == self.fail_at:
-            raise TransformInterrupted("killed")
-        self.seen.append(plan.affected)
-        return super().run(transform, reads, plan, **options)
-
-
-def attempt(world: World, fail_at: int | None = None, **changes: Any) -> list[EventRanges]:
-    """Run all steps as one try of the run, and return what the transform ran over."""
-    engine = Counting(fail_at=fail_at)
-    process = world.process("run", **{"keep_parts_every": 0.0, "engine": engine, **changes})
-    if fail_at is None:
-        assert steps.run(process).did_publish
-    else:
-        with pytest.raises(TransformInterrupted):
-            steps.run(process)
-    return engine.seen
 
 
 #: Corrected later.

@@ -16,13 +16,12 @@ from pyiceberg.types import StringType
 from airflow_incremental.core.errors import TargetChanged
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.engines import duckdb
-from airflow_incremental.engines.duckdb import DuckDBEngine
-from airflow_incremental.engines.worker import TransformInterrupted
 from airflow_incremental.iceberg.state import process_of, published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import draft, plan
 from airflow_incremental.sessions.process import Session
 from tests.support.balances import BALANCES, Balances
+from tests.support.counting import attempt
 from tests.support.tables import compact, roll_back
 from tests.support.world import SOURCE, create, hour
 
@@ -264,21 +263,6 @@ def test_after_every_tick_the_target_is_the_recompute(
         world.verify()
 
 
-@attrs.frozen(kw_only=True)
-class Counting(DuckDBEngine):
-    """Notes the steps whose transform runs, and fails at one of them."""
-
-    fail_at: int | None = None
-    ran: list[str] = attrs.field(factory=list)
-
-    def run(self, transform: Any, reads: Any, plan: Plan, **options: Any) -> Any:
-        if "AS balance" in transform:  # not the query of the state
-            if len(self.ran) == self.fail_at:
-                raise TransformInterrupted("killed")
-            self.ran.extend(plan.replaced.to_json())
-        return super().run(transform, reads, plan, **options)
-
-
 class TestFinishedSteps:
     """What an earlier try got done is not computed again, unless the transform or the table is another one now."""
 
@@ -292,14 +276,8 @@ class TestFinishedSteps:
 
     @staticmethod
     def attempt(world: Balances, fail_at: int | None = None, **changes: Any) -> list[str]:
-        engine = Counting(fail_at=fail_at)
-        process = world.process("run", **{"keep_parts_every": 0.0, "engine": engine, **changes})
-        if fail_at is None:
-            assert steps.run(process).did_publish
-        else:
-            with pytest.raises(TransformInterrupted):
-                steps.run(process)
-        return [text[11:13] for text in engine.ran]
+        ran = attempt(world, fail_at, of="AS balance", **changes)
+        return [text[11:13] for ranges in ran for text in ranges.to_json()]
 
     def test_a_retry_goes_on_after_them(self, world: Balances) -> None:
         assert self.attempt(world, 2) == ["01", "02"]
