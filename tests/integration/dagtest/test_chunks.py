@@ -181,3 +181,15 @@ def test_arguments_of_the_mapped_task_and_of_the_load(make_world: Worlds, dag_id
     assert dag.get_task("fact.load").partial_kwargs["max_active_tis_per_dagrun"] == 2
     assert run_dag(dag).tasks == states(3)
     world.check()
+
+
+def test_where_a_person_could_be_asked(make_world: Worlds, dag_id: str) -> None:
+    """Nothing has to be asked here: a run that asks would not come back. The question is about what the plan says."""
+    world = make_world()
+    world.land(*(n + 0.5 for n in range(9)))
+    dag = dag_in_chunks(dag_id, world, audits=[RowCount(max=99, severity="ask")], approval="on_warning")
+    run = run_dag(dag)
+    assert run.tasks == states(3, approve="success")
+    assert run.xcom("fact.approve")["session"] == run.xcom("fact.plan", "state")["session"]
+    world.check()
+    assert run_dag(dag).tasks["fact.approve"] == "skipped"
