@@ -7,6 +7,7 @@ are first used: a DAG file needs few of them, and some of their homes take long 
 from __future__ import annotations
 
 from importlib import import_module
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,10 +73,12 @@ __all__ = [
     "connection_is_missing",
     "find_dag",
     "get_current_context",
+    "instances",
     "is_deferral_timeout",
     "mask_secret",
     "state_stores",
     "template_context",
+    "upstream_of",
     "wait_for_answer",
 ]
 
@@ -162,6 +165,42 @@ def template_context(task: Any, params: Mapping[str, Any]) -> Any:
         "conn": ConnectionAccessor(),
         "macros": MacrosAccessor(),
     }
+
+
+def instances(task: Any) -> list[tuple[Any, Mapping[str, Any]]] | None:
+    """Return a task of a DAG file as it runs, with what its templates can refer to besides: once, or once per map index.
+
+    :returns: copies, whose fields may be rendered; None if what the task or its group is mapped over is known only in a run.
+    """
+    from types import SimpleNamespace
+
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    mapped, group = isinstance(task, MappedOperator), task.get_closest_mapped_task_group()
+    if not mapped and group is None:
+        return [(task.prepare_for_execution(), {})]
+    over = task.expand_input if mapped else group._expand_input  # noqa: SLF001  (groups have no other way)
+    if hasattr(over.value, "resolve"):
+        return None
+    if isinstance(over.value, dict):
+        if any(hasattr(values, "resolve") for values in over.value.values()):
+            return None
+        count = prod(len(values) for values in over.value.values())
+    else:
+        count = len(over.value)
+    found: list[tuple[Any, Mapping[str, Any]]] = []
+    for index in range(count):
+        context = {"ti": SimpleNamespace(map_index=index)}
+        instance = task.unmap(over.resolve(context)[0]) if mapped else task.prepare_for_execution()
+        found.append((instance, context))
+    return found
+
+
+def upstream_of(argument: Any) -> list[str]:
+    """Return the ids of the tasks of whose results an argument is made."""
+    from airflow.sdk.definitions.xcom_arg import XComArg
+
+    return sorted({found.task_id for found, _ in XComArg.iter_xcom_references(argument)})
 
 
 def ask_person(ti_id: UUID, question: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
+import attrs
 import typer
 
 from airflow_incremental.cli.options import AsJson, read_json, working
-from airflow_incremental.compat import find_dag, template_context
+from airflow_incremental.compat import find_dag, instances, template_context, upstream_of
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.plan import Owner
 from airflow_incremental.core.requests import RestateRequest
@@ -42,7 +43,7 @@ def plan(
     restate = None if start is None and end is None else RestateRequest.read(start, end, cause="command")
     # What DAG files print when they are imported is not part of the answer.
     with working():
-        operator = _rendered(find_load(dag_id, process), _params(read_json(conf, what="--conf")))
+        operator = _rendered(_find_load(dag_id, process, _params(read_json(conf, what="--conf"))))
         bound = bind(
             operator,
             owner=Owner(deployment=deployment(), dag_id=dag_id),
@@ -55,13 +56,25 @@ def plan(
     typer.echo(json.dumps(found.to_json(), indent=2, default=str) if as_json else found.describe())
 
 
-def find_load(dag_id: str, process: str | None) -> IncrementalLoadOperator:
-    """Return the task of a DAG that plans a process.
+@attrs.frozen
+class _Load:
+    """A task that plans a process, as it would run.
+
+    :param operator: a copy of its own, not yet rendered.
+    :param context: what its templates can refer to.
+    :param process: its process; as it is written in the DAG file, where only a run can render it.
+    """
+
+    operator: IncrementalLoadOperator
+    context: Any
+    process: Any
+
+
+def _find_load(dag_id: str, process: str | None, params: Mapping[str, Any]) -> _Load:
+    """Return the task of a DAG that plans a process, of a mapped one the instance.
 
     :raises ArgumentError: there is no such DAG or process, or it is known only when the DAG runs.
     """
-    from airflow_incremental.operators.load import IncrementalLoadOperator
-
     dag, errors = find_dag(dag_id)
     if dag is None:
         last = {file: text.strip().splitlines()[-1] for file, text in sorted(errors.items()) if text.strip()}
@@ -70,26 +83,64 @@ def find_load(dag_id: str, process: str | None) -> IncrementalLoadOperator:
             f"there is no DAG {dag_id!r} in the DAG bundles of this Airflow{broken}",
             expected="a DAG that 'airflow dags list' shows",
         )
-    loads = [t for t in dag.tasks if isinstance(t, IncrementalLoadOperator) and t.stage in ("all", "plan")]
-    named = [load for load in loads if process is None or load.process == process]
+    loads, unknown = _loads(dag, params)
+    named = [load for load in loads if process in (None, load.process)]
     if len(named) == 1:
         return named[0]
-    processes = ", ".join(repr(load.process) for load in loads) or "none"
+    known = ", ".join(repr(load.process) for load in loads) or "none"
+    unseen = f"; what tasks {', '.join(unknown)} are mapped over is known only in a run" if unknown else ""
     raise ArgumentError(
-        f"DAG {dag_id!r} has no load of process {process!r}" if process else f"DAG {dag_id!r} has {len(loads)} loads",
-        expected=f"one of its processes: {processes}",
-        hint="processes of mapped tasks are known only in a run: trigger one with preview_only (restate_params())"
-        if not loads
-        else "name one of them",
+        f"DAG {dag_id!r} has no load of process {process!r}{unseen}"
+        if process is not None and not named
+        else f"DAG {dag_id!r} has {len(named)} loads{f' of process {process!r}' if process else ''}{unseen}",
+        expected=f"one of its processes: {known}",
+        hint="trigger a run with preview_only (restate_params())" if unknown else "name one of them",
     )
 
 
-def _rendered(operator: IncrementalLoadOperator, params: Mapping[str, Any]) -> IncrementalLoadOperator:
+def _loads(dag: Any, params: Mapping[str, Any]) -> tuple[list[_Load], list[str]]:
+    """Return the loads of a DAG, one per instance of a mapped one, and the tasks whose instances only a run knows."""
+    from airflow_incremental.operators.load import IncrementalLoadOperator
+
+    loads, unknown = [], []
+    for task in dag.tasks:
+        if not issubclass(getattr(task, "operator_class", type(task)), IncrementalLoadOperator):
+            continue
+        found = instances(task)
+        if found is None:
+            unknown.append(task.task_id)
+            continue
+        for operator, mapped in found:
+            if operator.stage in ("all", "plan"):
+                context = {**template_context(operator, params), **mapped}
+                loads.append(_Load(operator, context, _process_of(operator, context)))
+    return loads, unknown
+
+
+def _process_of(operator: IncrementalLoadOperator, context: Any) -> Any:
     from jinja2 import UndefinedError
 
-    context = template_context(operator, params)
+    if upstream_of(operator.process):
+        return operator.process
     try:
-        operator.render_template_fields(context)
+        return operator.render_template(operator.process, context)
+    except UndefinedError:
+        return operator.process
+
+
+def _rendered(load: _Load) -> IncrementalLoadOperator:
+    from jinja2 import UndefinedError
+
+    operator = load.operator
+    for name in operator.template_fields:
+        if upstream := upstream_of(getattr(operator, name)):
+            raise ArgumentError(
+                f"{name} of task {operator.task_id!r} is made of what {', '.join(upstream)} returned, which only a run has",
+                expected="arguments that are known without a run",
+                hint="trigger a run with preview_only (restate_params())",
+            )
+    try:
+        operator.render_template_fields(load.context)
     except UndefinedError as error:
         raise ArgumentError(
             f"a template of task {operator.task_id!r} needs what only a run has: {error}",

@@ -22,8 +22,8 @@ app.command()(plan.plan)
 app.command("other")(lambda: None)
 
 DAG_FILE = """
-from airflow.sdk import DAG
-from airflow_incremental import IncrementalLoadOperator
+from airflow.sdk import DAG, task, task_group
+from airflow_incremental import IncrementalLoad, IncrementalLoadOperator
 
 LOAD = dict(
     iceberg_conn_id="test",
@@ -39,6 +39,29 @@ with DAG("{name}_two", schedule=None):
     IncrementalLoadOperator(task_id="first", **LOAD)
     elsewhere = {{"target": {{"table": "mart.other", "event_time": "hour_ts"}}, "transform": "{{{{ ds }}}}"}}
     IncrementalLoadOperator(task_id="second", **{{**LOAD, **elsewhere}}, process="second")
+
+@task
+def regions():
+    return ["eu", "us"]
+
+def of(region):
+    scope = {{"region": [region]}}
+    return {{"process": f"of_{{region}}", "target": {{**LOAD["target"], "scope": scope}}, "transform": f"{{LOAD['transform']}}"}}
+
+SHARED = {{name: LOAD[name] for name in ("iceberg_conn_id", "sources", "mode")}}
+with DAG("{name}_mapped", schedule=None, params={{"factor": 1}}):
+    IncrementalLoadOperator.partial(task_id="load", **SHARED).expand_kwargs([of("eu"), of("us")])
+with DAG("{name}_crossed", schedule=None, params={{"factor": 1}}):
+    IncrementalLoadOperator.partial(task_id="load", **LOAD).expand(process=["a", "b"], max_chunks=[1, 2])
+with DAG("{name}_group", schedule=None, params={{"factor": 1}}):
+    @task_group
+    def region(name):
+        IncrementalLoad("fact", process=name, **LOAD)
+    region.expand(name=["of_eu", "of_us"])
+with DAG("{name}_in_a_run", schedule=None):
+    IncrementalLoadOperator.partial(task_id="load", **LOAD).expand(process=regions())
+with DAG("{name}_returned", schedule=None):
+    IncrementalLoadOperator(task_id="load", process="proc", **{{**LOAD, "transform": regions()}})
 """
 
 
@@ -86,6 +109,17 @@ def test_it_shows_what_a_run_would_do_and_touches_nothing(make_world: Worlds, da
     assert world.target.metadata.model_dump_json() == head
 
 
+@pytest.mark.parametrize("shape", ["mapped", "group"])
+def test_a_mapped_load_by_its_process(make_world: Worlds, dag_name: str, shape: str) -> None:
+    world = make_world(mode="overwrite", target_fields=(("hour", "hour_ts"), ("identity", "region")))
+    world.land(0, 1, region="eu")
+
+    found = json.loads(run(f"{dag_name}_{shape}", "of_us", "--json"))
+
+    assert found["plan"]["process"] == "of_us"
+    assert found["reads"][0]["rows"] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -94,6 +128,11 @@ def test_it_shows_what_a_run_would_do_and_touches_nothing(make_world: Worlds, da
         (["{dag}", "other"], "has no load of process 'other'"),
         (["{dag}_two"], "has 2 loads"),
         (["{dag}_two", "second"], "needs what only a run has: 'ds' is undefined"),
+        (["{dag}_mapped"], "has 2 loads. Expected: one of its processes: 'of_eu', 'of_us'"),
+        (["{dag}_mapped", "of_asia"], "no load of process 'of_asia'. Expected: one of its processes: 'of_eu', 'of_us'"),
+        (["{dag}_crossed", "a"], "has 2 loads of process 'a'"),
+        (["{dag}_in_a_run"], "what tasks load are mapped over is known only in a run"),
+        (["{dag}_returned"], "transform of task 'load' is made of what regions returned"),
         (["{dag}", "--from", "2024-01-01T00:00:00Z"], "has --from and no --to"),
         (["{dag}", "--conf", "[1]"], "a JSON object of params"),
     ],
