@@ -291,10 +291,13 @@ def _known(table: Table, process: str, positions: Mapping[str, str]) -> Publishe
                 hint="find out up to where each source is in the target, and name it",
             ) from error
     if last is None:
+        stateful = (process_claim(table, process) or {}).get("mode") == "stateful"  # which cannot adopt
         raise ArgumentError(
             f"process {process!r} has no watermark on {'.'.join(table.name())}, so there is none to set",
             expected="a process that has published",
-            hint="let its first run set one: 'initial' of the load says where it starts, or up to where the rows that are there "
+            hint="let its first run set one, into a target without rows in its scope: 'initial' of the load says where it starts"
+            if stateful
+            else "let its first run set one: 'initial' of the load says where it starts, or up to where the rows that are there "
             "stand for the source ({'adopt': ...})",
         )
     return last

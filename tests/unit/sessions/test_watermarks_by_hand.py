@@ -386,5 +386,10 @@ def test_nothing_is_set_where_nothing_was_published(tmp_path: Path) -> None:
     world.land(1)
     steps.run(world.process())
     reset(world)
-    with pytest.raises(ArgumentError, match=r"has no watermark on mart\.result, so there is none to set"):
+    with pytest.raises(ArgumentError, match=r"has no watermark on mart\.result, so there is none to set.*adopt"):
         set_back(world, "current")
+    world, _ = loaded_twice(tmp_path / "stateful", "stateful")
+    reset(world)
+    with pytest.raises(ArgumentError, match="into a target without rows in its scope") as refused:
+        set_back(world, "current")
+    assert "adopt" not in str(refused.value)
