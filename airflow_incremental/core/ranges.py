@@ -68,7 +68,9 @@ def parse_time(text: str, *, what: str = "a time") -> dt.datetime:
 
 def format_time(moment: dt.datetime) -> str:
     """Return the shortest ISO 8601 form of a UTC time, with ``Z``."""
-    return moment.astimezone(UTC).isoformat()[: -len("+00:00")] + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()[: -len("+00:00")] + "Z"
 
 
 class Grain(str, enum.Enum):
@@ -146,14 +148,14 @@ class TimeRange:
 
     def align(self, grain: Grain) -> TimeRange:
         """Return the smallest range of whole units that covers this one."""
-        return TimeRange(grain.floor(self.start), grain.ceil(self.end))
+        return _between(grain.floor(self.start), grain.ceil(self.end))
 
     def units(self, grain: Grain) -> Iterator[TimeRange]:
         """Yield the whole units that touch this range, in order."""
         start = grain.floor(self.start)
         while start < self.end:
             end = grain.after(start)
-            yield TimeRange(start, end)
+            yield _between(start, end)
             start = end
 
     def __str__(self) -> str:
@@ -161,6 +163,15 @@ class TimeRange:
 
 
 _START = attrgetter("start")
+_SET_START, _SET_END = TimeRange.start.__set__, TimeRange.end.__set__  # type: ignore[attr-defined]
+
+
+def _between(start: dt.datetime, end: dt.datetime) -> TimeRange:
+    """Return the range between two ends of other ranges, of which nothing has to be checked; there are plans of very many."""
+    made: TimeRange = object.__new__(TimeRange)
+    _SET_START(made, start)
+    _SET_END(made, end)
+    return made
 
 
 def _normalise(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
@@ -168,7 +179,7 @@ def _normalise(ranges: Iterable[TimeRange]) -> tuple[TimeRange, ...]:
     for item in sorted(ranges, key=_START):
         if merged and item.start <= merged[-1].end:
             if item.end > merged[-1].end:
-                merged[-1] = TimeRange(merged[-1].start, item.end)
+                merged[-1] = _between(merged[-1].start, item.end)
         else:
             merged.append(item)
     return tuple(merged)
@@ -206,7 +217,7 @@ class EventRanges:
         while i < len(self.ranges) and j < len(other.ranges):
             a, b = self.ranges[i], other.ranges[j]
             if a.overlaps(b):
-                found.append(TimeRange(max(a.start, b.start), min(a.end, b.end)))
+                found.append(_between(max(a.start, b.start), min(a.end, b.end)))
             if a.end <= b.end:
                 i += 1
             else:
@@ -215,6 +226,8 @@ class EventRanges:
 
     def subtract(self, other: EventRanges) -> EventRanges:
         """Return what is here and not in ``other``."""
+        if not other.ranges or self == other:  # which is the usual case, and may be of very many ranges
+            return EventRanges(() if other.ranges else self.ranges, nulls=self.nulls and not other.nulls)
         left: list[TimeRange] = []
         cuts = iter(other.ranges)
         cut = next(cuts, None)
@@ -224,13 +237,13 @@ class EventRanges:
                 cut = next(cuts, None)
             while cut is not None and cut.start < item.end:
                 if start < cut.start:
-                    left.append(TimeRange(start, cut.start))
+                    left.append(_between(start, cut.start))
                 start = max(start, cut.end)
                 if cut.end >= item.end:
                     break
                 cut = next(cuts, None)
             if start < item.end:
-                left.append(TimeRange(start, item.end))
+                left.append(_between(start, item.end))
         return EventRanges(tuple(left), nulls=self.nulls and not other.nulls)
 
     def below(self, moment: dt.datetime | None) -> EventRanges:
@@ -262,12 +275,11 @@ class EventRanges:
         """Return a superset of at most ``most`` ranges, closing the smallest gaps first; bounds the size of a plan."""
         if len(self.ranges) <= most:
             return self
-        gaps = sorted(range(1, len(self.ranges)), key=lambda i: self.ranges[i].start - self.ranges[i - 1].end)
-        closed = set(gaps[: len(self.ranges) - max(most, 1)])
-        firsts = [i for i in range(len(self.ranges)) if i not in closed]
-        spans = pairwise([*firsts, len(self.ranges)])
+        gaps = [after.start - item.end for item, after in pairwise(self.ranges)]
+        kept = sorted(range(len(gaps)), key=gaps.__getitem__)[len(self.ranges) - max(most, 1) :]
+        spans = pairwise([0, *sorted(i + 1 for i in kept), len(self.ranges)])
         return EventRanges(
-            tuple(TimeRange(self.ranges[i].start, self.ranges[after - 1].end) for i, after in spans), nulls=self.nulls
+            tuple(_between(self.ranges[i].start, self.ranges[after - 1].end) for i, after in spans), nulls=self.nulls
         )
 
     def _at(self, moment: dt.datetime) -> TimeRange | None:
@@ -302,7 +314,7 @@ class EventRanges:
 
     def span(self) -> TimeRange | None:
         """Return the one range from the first start to the last end, or None if there is no range."""
-        return TimeRange(self.ranges[0].start, self.ranges[-1].end) if self.ranges else None
+        return _between(self.ranges[0].start, self.ranges[-1].end) if self.ranges else None
 
     def to_json(self) -> list[str]:
         """Return ISO 8601 intervals (``start/end``), with ``"null"`` last when null event times belong to the set."""
