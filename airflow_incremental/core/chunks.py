@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 
 from airflow_incremental.core.errors import ArgumentError
-from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Grain
+from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Grain, TimeRange
 
 #: Airflow maps a task over at most 1,024 values unless it is told otherwise, and a plan names the ends of its chunks.
 CHUNKS_LIMIT = 1000
@@ -65,19 +65,27 @@ class Chunking:
 
 
 def cuts_of(
-    work: EventRanges, files: Iterable[tuple[EventRanges | None, int]], unit: Grain, chunking: Chunking
+    work: EventRanges,
+    files: Iterable[tuple[EventRanges | None, int]],
+    unit: Grain,
+    chunking: Chunking,
+    *,
+    latest: dt.datetime,
 ) -> tuple[dt.datetime, ...]:
     """Return the event times at which work is cut into chunks of about equal size, in order; none if it is not worth it.
 
-    A file's bytes count as spread evenly over its event times. Each chunk holds whole units, and some of the work.
+    A file's bytes count as spread evenly over its event times. Where it reaches back before 1970 or past ``latest``, they count as
+    spread over what lies between: a few rows whose time is not known (the year 1, or 9999) would pull all cuts away from the data.
+    Each chunk holds whole units, and some of the work.
 
     :param work: event times that are computed.
     :param files: event times and bytes of the files that are read; None for event times stands for anywhere in the work.
+    :param latest: when the sources were committed last, after which few events lie.
     """
     span = work.span()
     if span is None:
         return ()
-    pieces = _density(work, files)
+    pieces = _density(work, files, TimeRange(EPOCH, latest))
     total = sum(size for _, _, size in pieces)
     count = min(chunking.most, int(-(-total // chunking.bytes)))
     cuts: list[dt.datetime] = []
@@ -95,7 +103,9 @@ def cuts_of(
     return tuple(cuts)
 
 
-def _density(work: EventRanges, files: Iterable[tuple[EventRanges | None, int]]) -> list[tuple[int, int, float]]:
+def _density(
+    work: EventRanges, files: Iterable[tuple[EventRanges | None, int]], likely: TimeRange
+) -> list[tuple[int, int, float]]:
     """Return consecutive stretches of the work (micros from, to, bytes), along each of which bytes lie evenly."""
     span = work.span()
     changes: dict[int, list[float]] = {}
@@ -106,9 +116,12 @@ def _density(work: EventRanges, files: Iterable[tuple[EventRanges | None, int]])
     for ranges, size in files:
         held = span if ranges is None else ranges.span()
         if held is not None:
-            rate = size / ((held.end - held.start) // MICROSECOND)
-            at(held.start)[0] += rate
-            at(held.end)[0] -= rate
+            start, end = held.start, held.end
+            if start < likely.end and end > likely.start:
+                start, end = max(start, likely.start), min(end, likely.end)
+            rate = size / ((end - start) // MICROSECOND)
+            at(start)[0] += rate
+            at(end)[0] -= rate
     for item in work.ranges:
         at(item.start)[1] += 1
         at(item.end)[1] -= 1

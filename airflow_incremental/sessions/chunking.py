@@ -10,7 +10,7 @@ import attrs
 
 from airflow_incremental.core.chunks import CUT_MODES, cuts_of
 from airflow_incremental.core.planning import DEFAULT_GRAIN
-from airflow_incremental.core.ranges import EventRanges
+from airflow_incremental.core.ranges import MAX_TIME, EventRanges
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.iceberg.bounds import EventColumn
 from airflow_incremental.iceberg.lineage import SnapshotIndex
@@ -49,7 +49,8 @@ def with_cuts(process: Process, plan: Plan, sources: Mapping[str, SourceFacts]) 
         if source.derivation != "lookup"
         for file in _files(process, plan, source, sources.get(source.name))
     ]
-    cuts = cuts_of(work, files, unit, process.chunking)
+    latest = max((s.pinned.committed_at for s in plan.sources if s.pinned.committed_at is not None), default=MAX_TIME)
+    cuts = cuts_of(work, files, unit, process.chunking, latest=latest)
     return attrs.evolve(plan, cuts=cuts).fitted() if cuts else plan
 
 

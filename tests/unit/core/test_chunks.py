@@ -40,6 +40,9 @@ files = st.lists(
     max_size=30,
 )
 
+#: When the sources were committed last, well after all events.
+LATEST = hour(1e5)
+
 
 @given(
     work=st.builds(EventRanges, ranges, nulls=st.booleans()),
@@ -47,12 +50,18 @@ files = st.lists(
     unit=st.sampled_from(list(Grain)),
     size=st.integers(1, 5000),
     most=st.integers(1, 12),
+    latest=st.floats(1, 1000).map(hour),
 )
 def test_chunks_make_up_the_work_and_each_holds_some(
-    work: EventRanges, files: list[tuple[EventRanges | None, int]], unit: Grain, size: int, most: int
+    work: EventRanges,
+    files: list[tuple[EventRanges | None, int]],
+    unit: Grain,
+    size: int,
+    most: int,
+    latest: dt.datetime,
 ) -> None:
     work = work.align(unit)
-    cuts = cuts_of(work, files, unit, Chunking(size, most))
+    cuts = cuts_of(work, files, unit, Chunking(size, most), latest=latest)
     assert list(cuts) == sorted(set(cuts))
     assert len(cuts) < most
     assert all(unit.floor(cut) == cut for cut in cuts)
@@ -67,7 +76,7 @@ def test_chunks_make_up_the_work_and_each_holds_some(
 def test_chunks_are_about_equal_where_the_bytes_allow() -> None:
     # Ten files of an hour, of which the last three are large.
     held = [(span(n, n + 1), 100 if n < 7 else 700) for n in range(10)]
-    cuts = cuts_of(span(0, 10), held, Grain.HOUR, Chunking(1000, 100))
+    cuts = cuts_of(span(0, 10), held, Grain.HOUR, Chunking(1000, 100), latest=LATEST)
     sizes = [
         sum(size for found, size in held if found is not None and chunk.covers(found.ranges[0]))
         for chunk in attrs.evolve(plan(span(0, 10)), cuts=cuts).chunks
@@ -80,14 +89,14 @@ def test_chunks_are_about_equal_where_the_bytes_allow() -> None:
 def test_only_files_within_the_work_count() -> None:
     # A restatement of one day in a source of a year: the year's bytes are no reason to cut it.
     year = [(span(24 * n, 24 * n + 24), 100) for n in range(365)]
-    assert cuts_of(span(48, 72), year, Grain.HOUR, Chunking(100, 100)) == ()
-    assert len(cuts_of(span(48, 72), year, Grain.HOUR, Chunking(10, 100))) == 9
-    assert cuts_of(EventRanges(nulls=True), year, Grain.HOUR, Chunking(1, 100)) == ()
+    assert cuts_of(span(48, 72), year, Grain.HOUR, Chunking(100, 100), latest=LATEST) == ()
+    assert len(cuts_of(span(48, 72), year, Grain.HOUR, Chunking(10, 100), latest=LATEST)) == 9
+    assert cuts_of(EventRanges(nulls=True), year, Grain.HOUR, Chunking(1, 100), latest=LATEST) == ()
 
 
 def test_everything_is_cut_where_the_files_are() -> None:
     held = [(span(n, n + 1), 100) for n in range(8)]
-    cuts = cuts_of(EventRanges.everything(), held, Grain.HOUR, Chunking(400, 100))
+    cuts = cuts_of(EventRanges.everything(), held, Grain.HOUR, Chunking(400, 100), latest=LATEST)
     assert cuts == (hour(4),)
     first, last = attrs.evolve(plan(EventRanges.everything()), cuts=cuts).chunks
     assert first.union(last).is_everything
@@ -101,10 +110,20 @@ def test_times_that_stand_for_never_and_for_ever(unit: Grain) -> None:
     for held in ([first], [last], [first, span(0, 9), last], [everything], [everything, first, last]):
         for work in (EventRanges.union_of(held), EventRanges.union_of(held).align(unit), everything):
             for most in range(2, 9):
-                cuts = cuts_of(work, ((ranges, 1000) for ranges in held), unit, Chunking(1, most))
+                cuts = cuts_of(work, ((ranges, 1000) for ranges in held), unit, Chunking(1, most), latest=LATEST)
                 assert len(cuts) < most
                 chunks = attrs.evolve(plan(work), cuts=cuts).chunks
                 assert EventRanges.union_of(chunks) == everything
+
+
+@pytest.mark.parametrize(("never", "size", "least"), [(MAX_TIME, 200, 3), (MIN_TIME, 20, 2)])
+def test_a_few_rows_without_a_known_time_do_not_pull_the_cuts_away(never: dt.datetime, size: int, least: int) -> None:
+    """Each file of eight years has a row of the year 1 or 9999."""
+    year = 365 * 24
+    files = [(EventRanges((*span(n * year, (n + 1) * year).ranges, half_open(never, never))), 100) for n in range(8)]
+    work = EventRanges.union_of(held for held, _ in files)
+    cuts = cuts_of(work, files, Grain.DAY, Chunking(size, 100), latest=hour(8 * year))
+    assert sum(hour(0) < cut < hour(8 * year) for cut in cuts) >= least
 
 
 def test_cuts_are_kept_with_the_plan() -> None:
@@ -141,7 +160,9 @@ def test_wrong_numbers_of_chunks(given: Any) -> None:
 def test_five_years_by_the_hour_with_holes() -> None:
     # Every other hour for five years: the plan keeps what it can of the holes, and the ends of its chunks.
     work = EventRanges(tuple(TimeRange(hour(n), hour(n + 1)) for n in range(0, 43_800, 2)))
-    cuts = cuts_of(work, ((EventRanges((r,)), 1000) for r in work.ranges), Grain.HOUR, Chunking(1000, 100))
+    cuts = cuts_of(
+        work, ((EventRanges((r,)), 1000) for r in work.ranges), Grain.HOUR, Chunking(1000, 100), latest=LATEST
+    )
     assert len(cuts) == 99
     assert all(work.contains(cut) for cut in cuts)
     assert dt.timedelta(hours=430) < cuts[1] - cuts[0] < dt.timedelta(hours=450)
