@@ -58,12 +58,12 @@ airflow: $(READY) ## the demo's Airflow with its UI left running on loopback, un
 	$(VENV)/python -m demo --serve $(ARGS)
 
 .PHONY: test
-test: $(READY) ## the tests, as CI runs them (ARGS="-k late -x"), by two processes side by side
-	$(VENV)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+test: $(READY) ## the tests, as CI runs them (ARGS="-k late -x"), by three processes side by side, which wait a lot
+	$(VENV)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-long
 test-long: $(READY) ## the tests with thousands of random histories
-	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder $(ARGS)
+	HYPOTHESIS_PROFILE=long $(VENV)/python -m pytest --numprocesses 3 --dist loadscope --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-spark
 test-spark: $(READY) $(READY_SPARK) $(SPARK_JARS) ## the tests with a real Spark, a REST catalog and PostgreSQL

@@ -70,7 +70,7 @@ class Size:
 
 
 FULL = Size(waits=(10, 100, 1_000), seconds=10, settle=12, released=50)
-QUICK = Size(waits=(3,), seconds=3, settle=3, released=3)
+QUICK = Size(waits=(3,), seconds=2, settle=1, released=3)
 
 
 @attrs.frozen(kw_only=True)

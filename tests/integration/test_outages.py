@@ -16,6 +16,7 @@ import psutil
 import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
+from sqlalchemy import create_engine, text
 
 from airflow_incremental.core.watermark import Published
 from airflow_incremental.iceberg.history import main_lineage
@@ -228,8 +229,24 @@ def test_a_restatement_outlives_its_scheduler(airflow_stack: AirflowStack, held:
     held.check()
 
 
+@contextmanager
+def no_connections_of(process: psutil.Process, url: str) -> Iterator[None]:
+    """End what a process has open to PostgreSQL, after it was killed in the block; its children hold them open otherwise.
+
+    They inherit the sockets. A transaction that the process died in would go on, and nobody else could lock the run it was at.
+    """
+    ports = [connection.laddr.port for connection in process.net_connections("tcp")]
+    assert ports
+    yield
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    end = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE client_port = ANY(:ports)")
+    with engine.connect() as connection:
+        connection.execute(end, {"ports": ports})
+    engine.dispose()
+
+
 def test_a_try_that_outlives_its_scheduler_changes_nothing_when_it_wakes(
-    airflow_stack: AirflowStack, held: Load, tmp_path: Path
+    airflow_stack: AirflowStack, airflow_signals: str, held: Load, tmp_path: Path
 ) -> None:
     """The scheduler alone is killed; the try that is left hears nothing of Airflow, and goes on when the next one has published."""
     held.land(0.3)
@@ -240,7 +257,8 @@ def test_a_try_that_outlives_its_scheduler_changes_nothing_when_it_wakes(
     try:
         # Else it would hear that the try is over, and end the task.
         os.kill(restatement.supervisor, signal.SIGSTOP)
-        os.kill(scheduler, signal.SIGKILL)
+        with no_connections_of(psutil.Process(scheduler), airflow_signals):
+            os.kill(scheduler, signal.SIGKILL)
         airflow_stack.restart("scheduler")
         restatement.check()
         after = held.table.metadata
