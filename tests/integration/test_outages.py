@@ -208,27 +208,6 @@ class Restatement:
         assert len(client.asset_events(HELD, self.run_id)) == 1
 
 
-def test_a_restatement_outlives_its_scheduler(airflow_stack: AirflowStack, held: Load, tmp_path: Path) -> None:
-    """Its load is killed with the scheduler in mid-session; the next scheduler's try goes on with the session."""
-    held.land(2.4)
-    known = list(held.rows.values())
-    held.land(5.3)
-    restatement = Restatement.start(held, tmp_path, 1, 4, factor=10)
-    with no_scheduler(airflow_stack):
-        assert not airflow_stack.owns(restatement.task)
-        assert not airflow_stack.owns(restatement.supervisor)
-        held.land(1.7, 5.9)
-
-    restatement.check()
-    held.check(known)
-    (tmp_path / "hold-1").unlink()
-    # What came since the watermark is loaded as ever.
-    run_id = airflow_stack.client.trigger(HELD, {"factor": 10, "folder": str(tmp_path)})
-    assert airflow_stack.client.wait_for_run(HELD, run_id) == "success"
-    held.factors[5] = 10
-    held.check()
-
-
 @contextmanager
 def no_connections_of(process: psutil.Process, url: str) -> Iterator[None]:
     """End what a process has open to PostgreSQL, after it was killed in the block; its children hold them open otherwise.
@@ -259,6 +238,8 @@ def test_a_try_that_outlives_its_scheduler_changes_nothing_when_it_wakes(
         os.kill(restatement.supervisor, signal.SIGSTOP)
         with no_connections_of(psutil.Process(scheduler), airflow_signals):
             os.kill(scheduler, signal.SIGKILL)
+        known = list(held.rows.values())
+        held.land(1.7, 5.9)
         airflow_stack.restart("scheduler")
         restatement.check()
         after = held.table.metadata
@@ -281,6 +262,11 @@ def test_a_try_that_outlives_its_scheduler_changes_nothing_when_it_wakes(
             what="the first try to say why it gives up",
         )
         restatement.check()
+        held.check(known)
+        # What came since the watermark is loaded as ever.
+        run_id = airflow_stack.client.trigger(HELD, {"factor": 100, "folder": str(tmp_path)})
+        assert airflow_stack.client.wait_for_run(HELD, run_id) == "success"
+        held.factors[5] = 100
         held.check()
     finally:
         for process in left:
