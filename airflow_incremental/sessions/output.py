@@ -6,6 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import attrs
@@ -152,7 +153,8 @@ class _Producer:
         own = found.pop(ALL_PARTS, self.nothing)
         kept = time.monotonic()
         with (
-            process.engine.kept_open(process.work_dir),
+            # Steps may be small and many. A chunk takes longer than to open a database, and has its own, as beside other workers.
+            process.engine.kept_open(process.work_dir) if self.plan.mode == "stateful" else nullcontext(),
             keep_state(process, self.plan, self.target, start=parts[0].ranges[0].start) as state,
         ):
             if finished:

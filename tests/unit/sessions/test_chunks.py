@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
@@ -120,6 +121,22 @@ def test_a_retry_computes_what_is_not_done(tmp_path: Path, mode: str) -> None:
     rest = attempt(world)
     assert (len(done), len(rest)) == (2, 1)
     assert not set(done).intersection(rest)
+    world.check()
+
+
+@pytest.mark.parametrize("mode", ["append", "append in chunks", "overwrite", "overwrite in chunks"])
+def test_a_function_may_catch_what_the_database_says(tmp_path: Path, mode: str) -> None:
+    """In a transaction the first error would be its end."""
+    world = filled(tmp_path, mode)
+    sql = world.process("any").transform
+
+    def transform(relations: Any, _plan: Any) -> Any:
+        """Try what fails for some row, and do without."""
+        with pytest.raises(duckdb.ConversionException):
+            relations["events"].query("events", "SELECT max(('x' || id)::INTEGER) FROM events").limit(1).fetchall()
+        return relations["events"].query("events", sql)
+
+    attempt(world, transform=transform)
     world.check()
 
 
