@@ -182,12 +182,10 @@ def instances(task: Any) -> list[tuple[Any, Mapping[str, Any]]] | None:
     over = task.expand_input if mapped else group._expand_input  # noqa: SLF001  (groups have no other way)
     if hasattr(over.value, "resolve"):
         return None
-    if isinstance(over.value, dict):
-        if any(hasattr(values, "resolve") for values in over.value.values()):
-            return None
-        count = prod(len(values) for values in over.value.values())
-    else:
-        count = len(over.value)
+    crossed = isinstance(over.value, dict)
+    if any(hasattr(values, "resolve") for values in (over.value.values() if crossed else over.value)):
+        return None
+    count = prod(len(values) for values in over.value.values()) if crossed else len(over.value)
     found: list[tuple[Any, Mapping[str, Any]]] = []
     for index in range(count):
         context = {"ti": SimpleNamespace(map_index=index)}

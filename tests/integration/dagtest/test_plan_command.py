@@ -60,6 +60,11 @@ with DAG("{name}_group", schedule=None, params={{"factor": 1}}):
     region.expand(name=["of_eu", "of_us"])
 with DAG("{name}_in_a_run", schedule=None):
     IncrementalLoadOperator.partial(task_id="load", **LOAD).expand(process=regions())
+with DAG("{name}_partly", schedule=None):
+    @task
+    def asia():
+        return of("asia")
+    IncrementalLoadOperator.partial(task_id="load", **SHARED).expand_kwargs([of("eu"), asia()])
 with DAG("{name}_returned", schedule=None):
     IncrementalLoadOperator(task_id="load", process="proc", **{{**LOAD, "transform": regions()}})
 """
@@ -132,6 +137,7 @@ def test_a_mapped_load_by_its_process(make_world: Worlds, dag_name: str, shape: 
         (["{dag}_mapped", "of_asia"], "no load of process 'of_asia'. Expected: one of its processes: 'of_eu', 'of_us'"),
         (["{dag}_crossed", "a"], "has 2 loads of process 'a'"),
         (["{dag}_in_a_run"], "what tasks load are mapped over is known only in a run"),
+        (["{dag}_partly"], "what tasks load are mapped over is known only in a run"),
         (["{dag}_returned"], "transform of task 'load' is made of what regions returned"),
         (["{dag}", "--from", "2024-01-01T00:00:00Z"], "has --from and no --to"),
         (["{dag}", "--conf", "[1]"], "a JSON object of params"),
