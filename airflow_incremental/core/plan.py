@@ -185,7 +185,12 @@ class Plan:
 
     def only(self, part: EventRanges) -> Plan:
         """Return this plan with what of its ranges is in a part."""
-        return attrs.evolve(self, replaced=self.replaced.intersect(part), affected=self.affected.intersect(part))
+        return attrs.evolve(
+            self,
+            replaced=self.replaced.intersect(part),
+            affected=self.affected.intersect(part),
+            late=self.late.intersect(part),
+        )
 
     @property
     def has_work(self) -> bool:

@@ -157,6 +157,12 @@ def test_wrong_numbers_of_chunks(given: Any) -> None:
         Chunking(100, given)
 
 
+def test_what_is_late_in_a_chunk_is_its_own() -> None:
+    """A transform that is called for a chunk is told of no event times but those it computes."""
+    whole = attrs.evolve(plan(span(0, 9)), cuts=(hour(3), hour(6)), late=span(1, 4))
+    assert [whole.only(chunk).late for chunk in whole.chunks] == [span(1, 3), span(3, 4), EventRanges()]
+
+
 def test_five_years_by_the_hour_with_holes() -> None:
     # Every other hour for five years: the plan keeps what it can of the holes, and the ends of its chunks.
     work = EventRanges(tuple(TimeRange(hour(n), hour(n + 1)) for n in range(0, 43_800, 2)))
