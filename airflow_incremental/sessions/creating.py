@@ -41,15 +41,22 @@ def draft_everything(process: Process) -> Plan:
 def columns_of_new(process: Process, decided: Plan) -> pa.Schema:
     """Return the columns that the transform returns, of which the target is made. SQL is not run for it, a function is.
 
+    Of a plan that is cut, over the first chunk: that fits where all chunks do.
+
     :param decided: what a run would do that takes everything.
     :raises TableError: they cannot be partitioned as declared.
     :raises AuditFailed: an audit does not fit them.
     """
     # Of others there is no plan for a new target.
     assert process.transform is not None and not isinstance(process.transform, SparkRunner)  # noqa: S101, PT018
-    reader = PlanReader(process=process, plan=decided)
+    part = decided.chunks[0]
+    reader = PlanReader(process=process, plan=decided, within=part)
     schema = process.engine.schema(
-        process.transform, reader.reads(), decided, changes=reader.changes(), work_dir=process.work_dir
+        process.transform,
+        reader.reads(part),
+        decided.only(part),
+        changes=reader.changes(part),
+        work_dir=process.work_dir,
     )
     check_audits(process.audits, check_creatable(process.spec.target, schema).as_arrow())
     return schema

@@ -7,6 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import attrs
 import duckdb
 import pytest
 from pyiceberg.exceptions import CommitFailedException
@@ -17,6 +18,7 @@ from airflow_incremental.core.chunks import Chunking
 from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
 from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
 from airflow_incremental.core.requests import RestateRequest
+from airflow_incremental.core.tables import IcebergTarget
 from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.iceberg import commits, manifests, naming
 from airflow_incremental.iceberg.avro import Kind
@@ -71,6 +73,31 @@ def test_a_first_load_in_chunks(tmp_path: Path, mode: str) -> None:
     assert finished.plan is not None
     assert finished.plan.cuts == ()
     world.check()
+
+
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_a_function_that_tells_the_columns_of_a_new_target_sees_one_chunk(tmp_path: Path, mode: str) -> None:
+    """As much as any other time: all at once may be more than there is memory."""
+    world = filled(tmp_path, f"{mode} in chunks")
+    sql = world.process("any").transform
+    seen: list[int] = []
+
+    def transform(relations: Any, _plan: Any) -> Any:
+        """Note how many rows there are."""
+        ((rows,),) = relations["events"].aggregate("count(*)").limit(1).fetchall()
+        seen.append(rows)
+        return relations["events"].query("events", sql)
+
+    by = "ts" if mode == "append" else "hour_ts"
+    target = IcebergTarget("mart.made", event_time=by, create=True, partition_by=(f"hour({by})",))
+    finished = steps.run(world.process(spec=attrs.evolve(world.spec, target=target), transform=transform))
+    assert finished.plan is not None
+    assert len(finished.plan.chunks) == 3
+    assert len(seen) == 4
+    assert seen[0] == seen[1]
+    assert sum(seen[1:]) == len(world.source_rows())
+    made = world.catalog.load_table("mart.made").scan().to_arrow().select(world.target_schema.names)
+    assert Counter(tuple(row.values()) for row in made.to_pylist()) == world.oracle(world.source_rows())
 
 
 @CHUNKED
