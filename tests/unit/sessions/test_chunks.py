@@ -15,7 +15,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import StringType
 
 from airflow_incremental.core.chunks import Chunking
-from airflow_incremental.core.errors import SessionSuperseded, TargetChanged
+from airflow_incremental.core.errors import SessionSuperseded, TargetChanged, WatermarkLost
 from airflow_incremental.core.ranges import MAX_TIME, EventRanges, TimeRange
 from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.core.tables import IcebergTarget
@@ -23,6 +23,7 @@ from airflow_incremental.engines.duckdb import DuckDBEngine
 from airflow_incremental.iceberg import commits, manifests, naming
 from airflow_incremental.iceberg.avro import Kind
 from airflow_incremental.iceberg.progress import done_parts
+from airflow_incremental.iceberg.state import published
 from airflow_incremental.sessions import steps
 from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.preview import preview
@@ -384,4 +385,36 @@ def test_ranges_that_are_recomputed_in_append_count_whole(tmp_path: Path) -> Non
     assert again.replaced == EventRanges((TimeRange(hour(0), hour(6)),))
     assert len(again.chunks) == 3
     assert len(attempt(world)) == len(again.chunks)
+    world.check()
+
+
+def test_many_chunks_do_not_lose_a_watermark_that_earlier_metadata_tells(tmp_path: Path) -> None:
+    """Each chunk that is kept is a version of the table, of which its log names the last hundred; here fewer."""
+    world = filled(tmp_path, "overwrite in chunks")
+    first = steps.run(world.process())
+    rows = world.target.scan().to_arrow()
+    # Another engine writes all files anew, and then takes away what led from the publish to these.
+    world.target.overwrite(rows)
+    world.target.append(rows.slice(0, 0))
+    metadata = world.target.metadata
+    held = {ref.snapshot_id for ref in metadata.refs.values()}
+    expiry = world.target.maintenance.expire_snapshots()
+    expiry.by_ids([s.snapshot_id for s in metadata.snapshots if s.snapshot_id not in held]).commit()
+    with world.target.transaction() as change:
+        change.set_properties({"write.metadata.previous-versions-max": "5"})
+    last = published(world.target, "proc")
+    assert last is not None
+    assert not last.anchored
+    request = RestateRequest(range=TimeRange(hour(0), hour(6)), cause="form")
+    session = opened(world, restate=request)
+    for chunk in range(3):
+        steps.load_chunk(session, chunk)
+    with pytest.raises(WatermarkLost):
+        published(world.target, "proc")
+    assert steps.run(world.process("run", restate=request)).did_publish
+    assert steps.run(world.process()).outcome == "nothing_to_do"
+    assert first.published is not None
+    found = published(world.target, "proc")
+    assert found is not None
+    assert found.watermark == first.published.watermark
     world.check()
