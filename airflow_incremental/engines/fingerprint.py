@@ -13,6 +13,7 @@ it makes a retry do the load again: that costs time and nothing else.
 
 from __future__ import annotations
 
+import copyreg
 import dis
 import functools
 import hashlib
@@ -143,8 +144,12 @@ class _Digests:
             return _digest("module", value.__name__)
         if isinstance(value, types.MethodType):
             return self._all("method", (value.__func__, value.__self__))
+        if isinstance(value, types.MappingProxyType):
+            return self._all("mappingproxy", [dict(value)])
         try:
-            reduced = value.__reduce_ex__(4)
+            # Some do not say it themselves, such as a compiled pattern.
+            says = copyreg.dispatch_table.get(type(value))
+            reduced = value.__reduce_ex__(4) if says is None else says(value)
             if isinstance(reduced, str):
                 # Something that has a name, such as a function with a cache, and maybe a function inside.
                 parts = [reduced, inspect.getattr_static(value, "__wrapped__", None)]

@@ -20,11 +20,15 @@ import datetime as dt
 import enum
 import functools
 import logging
+import re
+import types
 from pathlib import Path
 
 import attrs
 import pyarrow as pa
 
+PATTERN = re.compile("a+")
+LIMITS = types.MappingProxyType({"eu": 1})
 log = logging.getLogger(__name__)
 FACTOR = 10
 REGIONS = {"eu", "us", "de", "fr", "it"}
@@ -110,6 +114,10 @@ def rounded(relations, plan):
     return Rounding.UP if relations else pa.table({})
 
 
+def matched(relations, plan):
+    return [n for n in relations if PATTERN.match(n)] or LIMITS
+
+
 def closing_over(value):
     def transform(relations, plan):
         return (lambda: value)()
@@ -123,7 +131,7 @@ instance = Loader(Config("v"))
 method = instance.load
 nothing = lambda relations, plan: closing_over
 """
-NAMES = ("plain", "decorated", "rounded", "closure", "partial", "instance", "method", "nothing")
+NAMES = ("plain", "decorated", "rounded", "matched", "closure", "partial", "instance", "method", "nothing")
 
 
 def module(text: str, name: str = "author") -> ModuleType:
@@ -180,6 +188,9 @@ def test_it_is_the_same_in_every_process_and_wherever_the_file_lies() -> None:
         ("n + 100\n", "n + 200\n", {"plain", "partial", "decorated"}),
         ("77 things", "78 things", {"decorated"}),
         ("UP = 1", "UP = 3", {"rounded"}),
+        ('"a+"', '"b+"', {"matched"}),
+        ('compile("a+")', 'compile("a+", re.IGNORECASE)', {"matched"}),
+        ('{"eu": 1}', '{"eu": 2}', {"matched"}),
         ("(3, Config", "(4, Config", {"closure"}),
         ('Config("c")', 'Config("d")', {"closure"}),
         ('Config("v")', 'Config("w")', {"instance", "method"}),
