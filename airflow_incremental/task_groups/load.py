@@ -16,8 +16,8 @@ from airflow_incremental.core.spec import Mode
 from airflow_incremental.core.tables import IcebergSource, IcebergTarget
 from airflow_incremental.operators.arguments import Stage, Transform, check_approval, check_transform
 from airflow_incremental.operators.chunk import make_chunks
-from airflow_incremental.operators.load import OF_LOADS, IncrementalLoadOperator
-from airflow_incremental.task_groups.parallel import check_mappable, check_parallel
+from airflow_incremental.operators.load import IncrementalLoadOperator
+from airflow_incremental.task_groups.parallel import check_alike, check_mappable, check_parallel
 from airflow_incremental.task_groups.session import SessionValues
 
 if TYPE_CHECKING:
@@ -159,8 +159,7 @@ class IncrementalLoad(TaskGroup):
         extra = _arguments_by_stage(operator_args or {}, labels)
         if parallel_chunks is not None:
             # How rows are made is said by the task that seals, also where it was said of the mapped one.
-            of_load = {name: value for name, value in extra["chunk"].items() if name in OF_LOADS}
-            extra["load"] = {**of_load, **extra["load"]}
+            extra["load"] |= check_alike(operator_args or {})
         shared = {
             "sources": sources,
             "target": target,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_incremental.compat import conf
@@ -9,6 +10,7 @@ from airflow_incremental.core.chunks import CUT_MODES
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.literals import is_template
 from airflow_incremental.core.spark import SparkTransform
+from airflow_incremental.operators.load import OF_LOADS
 
 if TYPE_CHECKING:
     from airflow_incremental.compat import TaskGroup
@@ -46,6 +48,24 @@ def check_parallel(group: TaskGroup, parallel_chunks: Any, *, mode: Any, transfo
             expected="a group that is not mapped: Airflow maps no task twice",
             hint="leave parallel_chunks out, or make one group for each of the values in a loop",
         )
+
+
+def check_alike(operator_args: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how rows are made: by the mapped tasks, and by the one that seals, which computes what these leave.
+
+    :param operator_args: as the author gave them.
+    :raises ArgumentError: the two are given different values.
+    """
+    of_load, of_seal = operator_args.get("load", {}), operator_args.get("seal", {})
+    for name in sorted(OF_LOADS & of_load.keys() & of_seal.keys()):
+        if of_load[name] != of_seal[name]:
+            raise ArgumentError(
+                f"operator_args sets {name!r} to {of_load[name]!r} for 'load' and to {of_seal[name]!r} for 'seal'",
+                expected="one value: what chunks leave, 'seal' computes in the same way",
+                hint="set it for 'load' alone",
+            )
+    given = {**operator_args.get("*", {}), **of_load, **of_seal}
+    return {name: value for name, value in given.items() if name in OF_LOADS}
 
 
 def check_mappable(group: TaskGroup, most: int) -> None:

@@ -45,6 +45,26 @@ def test_its_tasks() -> None:
     assert "memory_limit" not in given
 
 
+@pytest.mark.parametrize(
+    ("given", "limit"),
+    [
+        ({"*": {"memory_limit": "4GB"}}, "4GB"),
+        ({"*": {"memory_limit": "4GB"}, "load": {"memory_limit": "2GB"}}, "2GB"),
+        ({"*": {"memory_limit": "4GB"}, "seal": {"memory_limit": "2GB"}}, "2GB"),
+        ({"load": {"memory_limit": "2GB"}, "seal": {"memory_limit": "2GB", "retries": 1}}, "2GB"),
+    ],
+)
+def test_what_is_said_of_one_task_counts_more_than_what_is_said_of_all(given: dict[str, Any], limit: str) -> None:
+    assert make(operator_args=given)[1].load.memory_limit == limit
+
+
+def test_chunks_are_computed_alike_by_both_tasks() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"'memory_limit' to '2GB' for 'load' and to '16GB' for 'seal'\. Expected: one value"
+    ):
+        make(operator_args={"load": {"memory_limit": "2GB"}, "seal": {"memory_limit": "16GB"}})
+
+
 @pytest.mark.parametrize("changes", [{}, {"transform": transform}, {"transform": "SELECT 1 AS {{ params.x }}"}])
 def test_two_parses_are_one_version_of_the_dag(changes: dict[str, Any]) -> None:
     def version() -> tuple[str, str]:
