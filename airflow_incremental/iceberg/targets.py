@@ -5,11 +5,14 @@ from __future__ import annotations
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.io.pyarrow import _pyarrow_to_schema_without_ids
+from pyiceberg.io.pyarrow import PyArrowFileIO, _pyarrow_to_schema_without_ids
+from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema, assign_fresh_schema_ids
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import new_table_metadata
 from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 from pyiceberg.transforms import (
     DayTransform,
     HourTransform,
@@ -38,6 +41,8 @@ from airflow_incremental.iceberg.state import state_of, words_of
 
 #: The one format version that pyiceberg can write and that has the sequence numbers a session relies on.
 FORMAT_VERSION = 2
+#: Of a target that is created.
+_CREATED_PROPERTIES = {"format-version": str(FORMAT_VERSION)}
 
 _TRANSFORMS: dict[type[Transform], Grain] = {  # type: ignore[type-arg]
     HourTransform: Grain.HOUR,
@@ -187,6 +192,31 @@ def check_creatable(target: IcebergTarget, columns: pa.Schema) -> Schema:
     return schema
 
 
+def draft_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -> Table:
+    """Return the target as it would be created from the columns a transform returns; nothing is created.
+
+    :raises TableError: it cannot be partitioned as declared.
+    """
+    schema = check_creatable(target, columns)
+    fields = [
+        PartitionField(
+            source_id=schema.find_field(column).field_id,
+            field_id=PARTITION_FIELD_ID_START + number,
+            transform=parse_transform(transform),
+            name=_field_name(transform, column),
+        )
+        for number, (transform, column) in enumerate(target.partition_fields())
+    ]
+    metadata = new_table_metadata(
+        schema, PartitionSpec(*fields), UNSORTED_SORT_ORDER, location="", properties=_CREATED_PROPERTIES
+    )
+    return Table(tuple(target.table.split(".")), metadata, "", PyArrowFileIO(), catalog)
+
+
+def _field_name(transform: str, column: str) -> str:
+    return column if transform == "identity" else f"{column}_{transform}"
+
+
 def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -> Table:
     """Create the target from the columns a transform returns; somebody else's creation in the meantime is fine."""
     schema = check_creatable(target, columns)
@@ -194,14 +224,13 @@ def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -
     catalog.create_namespace_if_not_exists(namespace)
     try:
         with catalog.create_table_transaction(
-            target.table, schema=schema, properties={"format-version": "2"}
+            target.table, schema=schema, properties=_CREATED_PROPERTIES
         ) as transaction:
             fields = target.partition_fields()
             if fields:
                 with transaction.update_spec() as update:
                     for transform, column in fields:
-                        name = column if transform == "identity" else f"{column}_{transform}"
-                        update.add_field(column, parse_transform(transform), name)
+                        update.add_field(column, parse_transform(transform), _field_name(transform, column))
     except TableAlreadyExistsError:
         pass
     return check_format(load_table(catalog, target.table, role="target"))

@@ -12,7 +12,8 @@ from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.planning import NothingToDo, make_plan
 from airflow_incremental.core.ranges import UTC, Grain
 from airflow_incremental.core.spark_job import SparkRunner
-from airflow_incremental.iceberg.targets import check_creatable, ddl
+from airflow_incremental.iceberg.scopes import resolve_scope
+from airflow_incremental.iceberg.targets import check_creatable, ddl, draft_target, target_facts
 from airflow_incremental.sessions.chunking import with_cuts
 from airflow_incremental.sessions.facts import source_facts
 from airflow_incremental.sessions.keys import with_key_scans
@@ -44,7 +45,7 @@ def columns_of_new(process: Process, decided: Plan) -> pa.Schema:
     Of a plan that is cut, over the first chunk: that fits where all chunks do.
 
     :param decided: what a run would do that takes everything.
-    :raises TableError: they cannot be partitioned as declared.
+    :raises TableError: they cannot be partitioned as declared, or the process could not load the table that would be created.
     :raises AuditFailed: an audit does not fit them.
     """
     # Of others there is no plan for a new target.
@@ -58,7 +59,12 @@ def columns_of_new(process: Process, decided: Plan) -> pa.Schema:
         changes=reader.changes(part),
         work_dir=process.work_dir,
     )
-    check_audits(process.audits, check_creatable(process.spec.target, schema).as_arrow())
+    target = process.spec.target
+    check_audits(process.audits, check_creatable(target, schema).as_arrow())
+    if target.create:
+        # Refused once it is there, the table would be in the way.
+        made = draft_target(process.catalog, target, schema)
+        target_facts(made, resolve_scope(made, process.spec))
     return schema
 
 

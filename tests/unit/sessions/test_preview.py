@@ -112,6 +112,9 @@ def test_of_an_empty_source_nothing_would_come(tmp_path: Path) -> None:
     assert "would create it" in seen.describe()
 
 
+BY_ID = {"partition_by": ("id",)}
+UNPARTITIONED = {"partition_by": (), "event_time": None}
+OF_EU = {"partition_by": ("hour(hour_ts)", "region"), "scope": {"region": ["eu"]}}
 ASKED = RestateRequest.read("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", cause="form")
 
 
@@ -122,6 +125,19 @@ ASKED = RestateRequest.read("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", caus
         ("append", {"transform": None}, "without a transform"),
         ("append", {"transform": SparkRunner.__new__(SparkRunner)}, "a transform on Spark"),
         ("append", {"transform": "SELECT id FROM events"}, "returns no column 'ts'"),
+        ("append", {"transform": "SELECT id FROM events", "target": BY_ID}, "has no column 'ts'"),
+        ("append", {"transform": "SELECT id, ts::VARCHAR AS ts FROM events", "target": BY_ID}, "is of type string"),
+        (
+            "append",
+            {"transform": "SELECT ts, id::DOUBLE AS id FROM events", "target": BY_ID},
+            "a column of type double",
+        ),
+        ("merge", {"transform": "SELECT 1 AS other FROM events", "target": UNPARTITIONED}, "which is a key"),
+        (
+            "overwrite",
+            {"transform": "SELECT ts AS hour_ts, id AS region FROM events", "target": OF_EU},
+            "asks column 'region'",
+        ),
         ("append", {"transform": "SELECT * FROM nowhere"}, "nowhere"),
         ("append", {"audits": [NotNull("misspelt")]}, "misspelt"),
         ("append", {"restate": ASKED}, "nothing to restate"),
