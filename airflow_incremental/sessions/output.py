@@ -146,7 +146,8 @@ class _Producer:
         parts, process = self.parts, self.process
         if not parts:
             return []
-        found = find_done(self.target, self.plan, self.nothing.fingerprint) if len(parts) > 1 else {}
+        # Also of a single one, which a worker of its own may have computed.
+        found = find_done(self.target, self.plan, self.nothing.fingerprint)
         finished = {number for item in found.values() for number in item.parts}
         self._warn_of_others(finished)
         # What this worker goes on with; others had a chunk each.
@@ -181,7 +182,7 @@ class _Producer:
 
     def _warn_of_others(self, finished: set[int]) -> None:
         """Say what is computed again; where the transform differs in every task, that is all that was computed side by side."""
-        others = done_parts(self.target, self.plan, None) - finished if len(self.parts) > 1 else set()
+        others = done_parts(self.target, self.plan, None) - finished
         if others:
             log.warning(
                 "%s of %s parts were computed by another transform than the one here, and are computed again. If it was not "

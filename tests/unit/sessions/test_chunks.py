@@ -211,6 +211,17 @@ def test_workers_share_the_chunks_in_any_order(tmp_path: Path, mode: str) -> Non
     world.check()
 
 
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+def test_the_one_chunk_of_a_plan_that_is_not_cut_is_computed_once(tmp_path: Path, mode: str) -> None:
+    """As is most that a load in mapped tasks does: an hour, or a day."""
+    world = filled(tmp_path, mode)
+    engine = Counting()
+    assert steps.load_chunk(opened(world, engine=engine), 0) == (1, 1)
+    assert len(engine.seen) == 1
+    assert attempt(world) == []
+    world.check()
+
+
 def test_what_workers_leave_is_computed_by_the_load(tmp_path: Path) -> None:
     world = filled(tmp_path, "overwrite in chunks")
     steps.load_chunk(opened(world), 1)
