@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +21,8 @@ from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Gra
 
 #: Airflow maps a task over at most 1,024 values unless it is told otherwise, and a plan names the ends of its chunks.
 CHUNKS_LIMIT = 1000
+#: How often a byte may be read on average because files reach into several chunks; else chunks are fewer.
+TIMES_READ = 4
 #: Modes whose plans are cut.
 CUT_MODES = ("append", "overwrite")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(K|M|G|T)?(I?)B?", re.IGNORECASE)
@@ -101,6 +104,24 @@ def cuts_of(
             wanted += 1
         done += size
     return tuple(cuts)
+
+
+def times_read(files: Iterable[tuple[EventRanges | None, int]], cuts: Sequence[dt.datetime]) -> float:
+    """Return how often a byte is read on average: a file is for each chunk that its event times reach into."""
+    total = read = 0
+    for ranges, size in files:
+        total += size
+        read += size * (len(cuts) + 1 if ranges is None else max(1, _reached(ranges, cuts)))
+    return read / total if total else 1.0
+
+
+def _reached(ranges: EventRanges, cuts: Sequence[dt.datetime]) -> int:
+    found, after = 0, 0
+    for item in ranges.ranges:
+        first, last = max(bisect_right(cuts, item.start), after), bisect_left(cuts, item.end)
+        found += max(0, last + 1 - first)
+        after = max(after, last + 1)
+    return found
 
 
 def _density(

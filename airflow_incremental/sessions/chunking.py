@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from airflow_incremental.core.chunks import CUT_MODES, cuts_of
+from airflow_incremental.core.chunks import CUT_MODES, TIMES_READ, cuts_of, times_read
 from airflow_incremental.core.planning import DEFAULT_GRAIN
 from airflow_incremental.core.ranges import MAX_TIME, EventRanges
 from airflow_incremental.core.spark_job import SparkRunner
@@ -51,6 +51,10 @@ def with_cuts(process: Process, plan: Plan, sources: Mapping[str, SourceFacts]) 
     ]
     latest = max((s.pinned.committed_at for s in plan.sources if s.pinned.committed_at is not None), default=MAX_TIME)
     cuts = cuts_of(work, files, unit, process.chunking, latest=latest)
+    # Of files that lie anywhere in time, each chunk reads all.
+    while len(cuts) >= TIMES_READ and (times := times_read(files, cuts)) > TIMES_READ:
+        most = min(len(cuts), max(TIMES_READ, int((len(cuts) + 1) * TIMES_READ / times)))
+        cuts = cuts_of(work, files, unit, attrs.evolve(process.chunking, most=most), latest=latest)
     return attrs.evolve(plan, cuts=cuts).fitted() if cuts else plan
 
 

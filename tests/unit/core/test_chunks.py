@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_incremental.core.chunks import Chunking, cuts_of
+from airflow_incremental.core.chunks import Chunking, cuts_of, times_read
 from airflow_incremental.core.errors import ArgumentError
 from airflow_incremental.core.plan import Plan
 from airflow_incremental.core.ranges import MAX_TIME, MIN_TIME, EventRanges, Grain, TimeRange
@@ -71,6 +71,19 @@ def test_chunks_make_up_the_work_and_each_holds_some(
     assert sum(p.replaced.count(unit) for p in parts) == work.count(unit), "no unit is in two chunks"
     assert all(p.replaced.ranges for p in parts)
     assert [p.replaced.nulls for p in parts[:-1]] == [False] * (len(parts) - 1)
+
+
+@given(ranges=ranges, cuts=st.lists(st.integers(0, 450).map(hour), unique=True).map(sorted), size=st.integers(1, 9))
+def test_a_file_is_read_for_each_chunk_that_it_reaches_into(
+    ranges: tuple[TimeRange, ...], cuts: list[dt.datetime], size: int
+) -> None:
+    held = EventRanges(ranges)
+    chunks = attrs.evolve(plan(span(0, 9)), cuts=tuple(cuts)).chunks
+    reached = sum(1 for chunk in chunks if held.intersect(chunk))
+    assert times_read([(held, size)], cuts) == reached
+    assert times_read([(None, size)], cuts) == len(chunks)
+    assert times_read([(EventRanges(), size), (held, size)], cuts) == (1 + reached) / 2
+    assert times_read([], cuts) == 1
 
 
 def test_chunks_are_about_equal_where_the_bytes_allow() -> None:

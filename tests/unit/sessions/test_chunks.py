@@ -101,6 +101,20 @@ def test_a_function_that_tells_the_columns_of_a_new_target_sees_one_chunk(tmp_pa
     assert Counter(tuple(row.values()) for row in made.to_pylist()) == world.oracle(world.source_rows())
 
 
+@pytest.mark.parametrize("mode", ["append", "overwrite"])
+@pytest.mark.parametrize("wide", [False, True])
+def test_files_that_lie_anywhere_in_time_are_not_read_for_very_many_chunks(
+    tmp_path: Path, mode: str, *, wide: bool
+) -> None:
+    """As those of a source that is laid out by something else than time; a hundred chunks would each read all of it."""
+    world = world_of(tmp_path, mode, binding={"chunking": Chunking(1, 12)}).set_up()
+    for n in range(12):
+        world.land(*(n / 20 + m if wide else n + m / 20 for m in range(12)))
+    chunks = len(attempt(world))
+    assert chunks == 4 if wide else chunks > 8
+    world.check()
+
+
 @CHUNKED
 def test_what_reads_little_is_not_cut(tmp_path: Path, mode: str) -> None:
     world = filled(tmp_path, mode.split(maxsplit=1)[0])
