@@ -54,6 +54,26 @@ def test_at_every_step(tmp_path: Path, mode: str) -> None:
     assert steps.run(world.process()).outcome == "nothing_to_do"
 
 
+@pytest.mark.parametrize("mode", ["append in chunks", "overwrite in chunks"])
+def test_between_the_workers_of_chunks(tmp_path: Path, mode: str) -> None:
+    world = world_of(tmp_path, mode).set_up()
+    for late in (0.1, 0.2, 0.3):
+        world.land(late, 1 + late, 2.5)
+    steps.run(world.process())
+    world.land(1.7, 0.4, 3.2)
+    world.land(0.8, 2.9)
+    session = plan(world.process("slow"))
+    assert isinstance(session, Session)
+    chunks = len(session.plan.chunks)
+    assert chunks > 1
+    for chunk in range(chunks):
+        keep_up(world)
+        assert steps.load_chunk(session, chunk) == (chunk + 1, chunks)
+    keep_up(world)
+    assert steps.run(world.process("slow")).did_publish
+    world.check()
+
+
 @pytest.mark.parametrize("mode", ["append", "overwrite"])
 @pytest.mark.parametrize("when", ["planned", "sealed"])
 def test_a_compaction_of_the_very_ranges_a_session_replaces(tmp_path: Path, mode: str, when: str) -> None:
