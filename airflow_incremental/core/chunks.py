@@ -23,6 +23,8 @@ from airflow_incremental.core.ranges import EPOCH, MICROSECOND, EventRanges, Gra
 CHUNKS_LIMIT = 1000
 #: How often a byte may be read on average because files reach into several chunks; else chunks are fewer.
 TIMES_READ = 4
+#: How far ahead of its arrival an event may lie that is meant.
+_AHEAD = dt.timedelta(days=3653)
 #: Modes whose plans are cut.
 CUT_MODES = ("append", "overwrite")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(K|M|G|T)?(I?)B?", re.IGNORECASE)
@@ -77,13 +79,14 @@ def cuts_of(
 ) -> tuple[dt.datetime, ...]:
     """Return the event times at which work is cut into chunks of about equal size, in order; none if it is not worth it.
 
-    A file's bytes count as spread evenly over its event times. Where it reaches back before 1970 or past ``latest``, they count as
-    spread over what lies between: a few rows whose time is not known (the year 1, or 9999) would pull all cuts away from the data.
+    A file's bytes count as spread evenly over its event times. Where it reaches back before 1970 or years past ``latest``, they
+    count as spread over what lies between: a few rows whose time is not known (the year 1, or 9999) would pull all cuts away from
+    the data.
     Each chunk holds whole units, and some of the work.
 
     :param work: event times that are computed.
     :param files: event times and bytes of the files that are read; None for event times stands for anywhere in the work.
-    :param latest: when the sources were committed last, after which few events lie.
+    :param latest: when the sources were committed last; events that lie ahead, such as bookings, do not lie many years ahead.
     """
     span = work.span()
     if span is None:
@@ -139,7 +142,8 @@ def _density(
         if held is not None:
             start, end = held.start, held.end
             if start < likely.end and end > likely.start:
-                start, end = max(start, likely.start), min(end, likely.end)
+                start = max(start, likely.start)
+                end = likely.end if end - likely.end > _AHEAD else end
             rate = size / ((end - start) // MICROSECOND)
             at(start)[0] += rate
             at(end)[0] -= rate

@@ -139,6 +139,15 @@ def test_a_few_rows_without_a_known_time_do_not_pull_the_cuts_away(never: dt.dat
     assert sum(hour(0) < cut < hour(8 * year) for cut in cuts) >= least
 
 
+def test_events_that_lie_ahead_count_where_they_lie() -> None:
+    """Bookings: each day's file reaches a year ahead."""
+    files = [(span(24 * n, 24 * (n + 365)), 100) for n in range(365)]
+    cuts = cuts_of(span(0, 24 * 730), files, Grain.DAY, Chunking(3700, 100), latest=hour(24 * 365))
+    assert len(cuts) == 9
+    assert hour(24 * 360) < cuts[4] < hour(24 * 370)
+    assert cuts[8] > hour(24 * 500)
+
+
 def test_cuts_are_kept_with_the_plan() -> None:
     stored = attrs.evolve(plan(span(0, 9)), cuts=(hour(3), hour(6)))
     assert Plan.decode(stored.encode()) == stored
