@@ -146,7 +146,8 @@ def check_first_run(table: Table, spec: ProcessSpec) -> None:
         if spec.mode == "stateful":
             hint = "delete the rows, and they are computed from the start: up to where a found state was processed is not known"
         reset = next((s for s in main_lineage(table) if state_of(s) == spec.process), None)
-        if reset is not None:
+        # What is undone already would only be done again.
+        if reset is not None and naming.BACK_TO not in words_of(reset):
             back = rollback_command(spec.target.table, spec.process, words_of(reset)[naming.SESSION])
             hint += f". Or, if the watermark should not have been taken away, bring it back with {back}"
         raise TargetNotEmpty(

@@ -31,6 +31,7 @@ from tests.property.histories import (
     Delete,
     ForeignCommit,
     Land,
+    RollBack,
     Run,
     histories,
     rewrites,
@@ -138,7 +139,8 @@ def decide(world: World, way: Way) -> None:
     """Do what the refusal says, and run."""
     policies, others = world.policies, foreign(world)
     at = next(positions(world), None)
-    if way == "undo" and undo_reset(world):
+    # Where the watermark was lost before it was taken away, there is none again.
+    if way == "undo" and undo_reset(world) and standing(world):
         steps.run(world.process())
     elif way == "adopt" and at is not None:
         world.policies = {**policies, "initial": {"adopt": at.snapshot_id}}
@@ -202,6 +204,8 @@ all_ways: list[Any] = [
     *(Compact(), Reset(), Land((3,)), CompactTarget(), Run(), Reset(), UndoReset(), Land((4,)), Run()),
     *(SetBack(1), Run(), Reset(), Land((2,), "us"), Delete(3), Run(), Reset(), ForeignCommit(), Run(), Run()),
 ]
+#: What the reset takes away was lost already.
+lost: list[Any] = [Land((0,)), ForeignCommit(), Run(), RollBack(1), Reset(), Run()]
 
 
 @slow
@@ -210,6 +214,7 @@ all_ways: list[Any] = [
 @example(all_ways, ["adopt", "empty", "undo"])
 @example(all_ways, ["undo", "adopt"])
 @example(all_ways, ["adopt"])
+@example(lost, ["adopt", "undo"])
 def test_nothing_is_lost_or_doubled(mode: str, actions: list[Any], ways: list[Way]) -> None:
     with tempfile.TemporaryDirectory() as home:
         policies = {"on_rewrite": "overwrite"} if mode == "append" else {}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pyarrow as pa
 import pytest
 
 from airflow_incremental.core.errors import ArgumentError, SessionBusy, TargetChanged, TargetNotEmpty, WatermarkLost
@@ -348,6 +349,25 @@ def test_a_lost_watermark_is_set_where_every_source_is_named(tmp_path: Path) -> 
     assert "was lost" in reset(world).describe()
     steps.run(world.process())
     world.check()
+
+
+def test_a_run_is_not_told_to_undo_what_was_undone(tmp_path: Path) -> None:
+    """The watermark was lost before it was taken away: to undo that brings none back."""
+    world = World(home=tmp_path, mode="append", policies={"initial": {"adopt": "all"}}).set_up()
+    world.target.append(pa.table({"id": [-1], "ts": [hour(9)], "region": ["zz"], "v10": [0]}, world.target_schema))
+    before = world.target.metadata.current_snapshot_id
+    world.land(0)
+    steps.run(world.process())
+    assert before is not None
+    roll_back(world.target, before)
+    done = reset(world)
+    assert "was lost" in done.describe()
+    assert done.session is not None
+    rolled_back(world, done.session)
+    world.policies = {}
+    with pytest.raises(TargetNotEmpty, match="adopt") as refused:
+        steps.run(world.process())
+    assert "rollback" not in str(refused.value)
 
 
 def test_show_says_how_it_stands(tmp_path: Path) -> None:
