@@ -1,7 +1,7 @@
 """The session log: one row per session and per process, written as they go on, and again from what the tables say.
 
-A row only gains: what a step does not know it leaves as it was, and a session that is published stays so, whatever an older try of
-one of its tasks says later.
+A row only gains: what a step does not know it leaves as it was, and a session that is published or ended stays so, whatever an
+older try of one of its tasks says later.
 """
 
 from __future__ import annotations
@@ -39,13 +39,18 @@ def write_session(conn: Connection, key: LoadKey, entry: SessionEntry) -> None:
     changed: dict[str, ColumnElement[Any]] = {
         name: func.coalesce(insert.excluded[name], session.c[name]) for name in row if name != "session"
     }
+    stays = or_(session.c.state == "published", and_(session.c.state == "ended", insert.excluded.state != "published"))
     changed["state"] = case(
-        (session.c.state == "published", session.c.state),
+        (stays, session.c.state),
         (and_(session.c.state.in_(_OPEN), insert.excluded.state == "planned"), session.c.state),
         else_=insert.excluded.state,
     )
     # What a failed try said is of interest until another one gets further.
-    changed["error"] = case((session.c.state == "published", null()), else_=insert.excluded.error)
+    changed["error"] = case(
+        (session.c.state == "published", null()),
+        (stays, func.coalesce(session.c.error, insert.excluded.error)),
+        else_=insert.excluded.error,
+    )
     changed["rebuilt"] = and_(session.c.rebuilt, insert.excluded.rebuilt)
     conn.execute(insert.on_conflict_do_update(index_elements=["session"], set_=changed))
     if entry.planned_at is not None:
