@@ -43,10 +43,19 @@ _UNTYPED = '"NULL"'
 def columns_of(relation: duckdb.DuckDBPyRelation, *, typed: bool) -> pa.Schema:
     """Return the columns a table needs to hold a relation's rows.
 
-    :param typed: refuse columns without a type (a bare ``NULL``), which fit an existing column but cannot make one.
+    :param typed: a table is made of them: refuse columns without a type (a bare ``NULL``), which fit an existing column but cannot
+        make one, and names that SQL takes for one another.
     :raises TransformError: a column has no type, or one whose values no Iceberg type keeps (a time with zone loses its
-        zone on the way, a bit string becomes bytes).
+        zone on the way, a bit string becomes bytes); or a name is there twice.
     """
+    names = [name.lower() for name in relation.columns]
+    doubled = sorted({name for name in relation.columns if names.count(name.lower()) > 1})
+    if typed and doubled:
+        raise TransformError(
+            f"the transform returns {', '.join(repr(d) for d in doubled)} more than once",
+            expected="every column once, in whatever case",
+            hint="name columns with AS",
+        )
     found = {name: _arrow(kind) for name, kind in zip(relation.columns, relation.types, strict=True)}
     wrong = [
         f"{name} {kind}"

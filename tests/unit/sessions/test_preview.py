@@ -138,6 +138,8 @@ ASKED = RestateRequest.read("2024-01-01T00:00:00Z", "2024-01-02T00:00:00Z", caus
             {"transform": "SELECT ts AS hour_ts, id AS region FROM events", "target": OF_EU},
             "asks column 'region'",
         ),
+        ("append", {"transform": "SELECT id, ts, id FROM events"}, "returns 'id' more than once"),
+        ("append", {"transform": """SELECT id, ts, v AS "Id" FROM events"""}, "returns 'Id', 'id' more than once"),
         ("append", {"transform": "SELECT * FROM nowhere"}, "nowhere"),
         ("append", {"audits": [NotNull("misspelt")]}, "misspelt"),
         ("append", {"restate": ASKED}, "nothing to restate"),
