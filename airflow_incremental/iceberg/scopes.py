@@ -43,7 +43,8 @@ def resolve_scope(table: Table, spec: ProcessSpec) -> ProcessSpec:
             remedy = f"ALTER TABLE {spec.target.table} ADD PARTITION FIELD {column}"
             raise TableError(
                 f"scope column {column!r} is not an identity partition column of {spec.target.table}",
-                expected=f"one of: {', '.join(sorted(identity)) or 'the table has no such column'}",
+                expected="a column whose values are partitions as they are"
+                + (f": {', '.join(sorted(identity))}" if identity else "; the table has none"),
                 hint=f"{remedy if column in schema.column_names else 'correct the name'}, or drop the scope",
             )
         kind = schema.find_field(column).field_type

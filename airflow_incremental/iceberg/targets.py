@@ -240,9 +240,11 @@ def create_target(catalog: Catalog, target: IcebergTarget, columns: pa.Schema) -
 def ddl(target: IcebergTarget, columns: pa.Schema) -> str:
     """Return a CREATE TABLE statement for a target that does not exist."""
     listed = ",\n".join(f"  {f.name} {f.field_type}" for f in iceberg_schema(columns).fields)
+    partitions = dict.fromkeys(target.partition_fields())
+    # A scope holds whole partitions of its columns.
+    partitions |= {("identity", column): None for column in target.scope or ()}
     fields = ", ".join(
-        column if transform == "identity" else f"{transform}({column})"
-        for transform, column in target.partition_fields()
+        column if transform == "identity" else f"{transform}({column})" for transform, column in partitions
     )
     return f"CREATE TABLE {target.table} (\n{listed}\n) USING iceberg" + (
         f"\nPARTITIONED BY ({fields})" if fields else ""

@@ -61,7 +61,10 @@ HOURS = (
             target(scope={"region": "eu"}),
             r"scope column 'region' is not an identity partition column.*ADD PARTITION FIELD region",
         ),
-        (target(scope={"regon": "eu"}), r"scope column 'regon' is not .*correct the name"),
+        (
+            target(scope={"regon": "eu"}),
+            r"scope column 'regon' is not .*Expected: a column whose values are partitions .*the table has none\. .*correct the name",
+        ),
         (transform("SELECT * FROM clicks"), r"clicks"),
         (transform("SELECT 1 AS hour_ts; SELECT 2"), r"statement"),
         (transform(f"SELECT hour_ts, region, n FROM ({HOURS})"), r"total"),

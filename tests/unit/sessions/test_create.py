@@ -54,6 +54,8 @@ def test_the_error_shows_how_to_create_it(tmp_path: Path, mode: str) -> None:
     assert f"CREATE TABLE {TARGET} (\n" in text
     assert f"  {world.event_time} timestamptz" in text
     assert f"PARTITIONED BY (day({world.event_time}))" in text
+    with pytest.raises(TableError, match=rf"PARTITIONED BY \(day\({world.event_time}\), region\)"):
+        run(world, IcebergTarget(TARGET, event_time=world.event_time, scope={"region": ["eu", "us"]}))
 
 
 def test_the_partition_column_must_be_returned(tmp_path: Path) -> None:
