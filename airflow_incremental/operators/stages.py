@@ -110,7 +110,7 @@ def _chunk(job: Job) -> dict[str, Any]:
         # The next stage plans anew, and computes everything.
         return _chunk_is_over(job, planned, error.found)
     if isinstance(opened, Finished):
-        return _chunk_is_over(job, planned, opened.reason)
+        return _chunk_is_over(job, planned, f"{opened.reason}; to compute it again, clear the run")
     plan, number = opened.plan, job.map_index
     job.session_log.reopened(plan)
     name = f"chunk {number + 1:,} of {len(plan.chunks):,} of session {plan.session}"
@@ -125,8 +125,9 @@ def _chunk(job: Job) -> dict[str, Any]:
 
 
 def _chunk_is_over(job: Job, planned: Mapping[str, Any], why: str) -> dict[str, Any]:
-    log.warning("%s; there is nothing to compute for it here", why)
-    job.show(why)
+    text = f"nothing was computed: {why}"
+    log.warning("%s", text)
+    job.show(text)
     return {"session": planned["session"], "done": None, "chunks": None}
 
 

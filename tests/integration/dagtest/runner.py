@@ -65,13 +65,14 @@ class Run:
             )
             return [(event.source_task_id, uri, event.extra) for event, uri in found]
 
-    def rendered(self, task_id: str) -> dict[str, Any]:
+    def rendered(self, task_id: str, map_index: int = -1) -> dict[str, Any]:
         """Return the rendered fields on a task's page."""
         with create_session() as session:
             row = session.scalars(
                 select(RenderedTaskInstanceFields).where(
                     RenderedTaskInstanceFields.dag_id == self.dag_id,
                     RenderedTaskInstanceFields.run_id == self.run_id,
+                    RenderedTaskInstanceFields.map_index == map_index,
                     RenderedTaskInstanceFields.task_id == task_id,
                 )
             ).one()
@@ -97,12 +98,13 @@ def run_dag(dag: DAG, **arguments: Any) -> Run:
     return read_run(dag.dag_id, done.run_id)
 
 
-def run_again(dag: DAG, run: Run) -> Run:
-    """Clear a whole run, as a person does in the UI, and let it run again."""
+def run_again(dag: DAG, run: Run, *, only: str | None = None) -> Run:
+    """Clear a whole run, or only one task (with all its mapped instances), as a person does in the UI, and let it run again."""
     with create_session() as session:
         found = session.scalars(select(DagRun).where(DagRun.dag_id == run.dag_id, DagRun.run_id == run.run_id)).one()
         found.dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
-        clear_task_instances(found.get_task_instances(session=session), session)
+        tasks = [ti for ti in found.get_task_instances(session=session) if only in (None, ti.task_id)]
+        clear_task_instances(tasks, session)
         found.state = DagRunState.RUNNING
         session.flush()
         with patch("airflow.models.dagrun.get_or_create_dagrun", return_value=found):

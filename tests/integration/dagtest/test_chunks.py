@@ -129,7 +129,13 @@ def test_a_cleared_run_computes_what_is_not_done(
     assert again.tasks == states(3)
     assert sorted(computed) == [0, 1, 2, 2], "only what was not done"
     world.check()
-    # Published by now: a run that is cleared computes everything again.
+    # Published by now: a chunk that is cleared alone computes nothing, and says how to.
+    again = run_again(dag, again, only="fact.load")
+    assert sorted(computed) == [0, 1, 2, 2]
+    (said,) = again.rendered("fact.load", 1).values()
+    assert said.startswith("nothing was computed: session ")
+    assert said.endswith(" is published; to compute it again, clear the run")
+    # A run that is cleared computes everything again.
     assert run_again(dag, again).tasks == states(3)
     assert sorted(computed) == [0, 0, 1, 1, 2, 2, 2]
     world.check()
