@@ -329,7 +329,8 @@ class Plan:
         lines.append(f"  {verb} {self.target}: {shorten(self.affected)}{units}")
         if self.cuts:
             lines.append(f"  in {len(self.cuts) + 1:,} chunks")
-        if self.late:
+        # A restatement is of what was there, and what is only added may lie beside it in a unit that is not complete.
+        if self.late and self.kind != "restatement" and (self.replaced or self.rows_late):
             lines.append(f"  late part: {shorten(self.late)}")
         if self.watermark.skipped:
             lines.append(f"  skipped, and kept for later: {shorten(self.watermark.skipped)}")

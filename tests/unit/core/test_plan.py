@@ -108,6 +108,17 @@ def test_what_people_read() -> None:
         "replaces m.t: 2024-01-01T01:00:00Z/2024-01-01T03:00:00Z, 2024-01-01T05:00:00Z/2024-01-01T06:00:00Z (3 hours)"
         in text
     )
+    assert "  late part: 2024-01-01T01:00:00Z/2024-01-01T03:00:00Z\n" in f"{text}\n"
+
+
+def test_a_late_part_is_told_only_where_something_is_late() -> None:
+    again = attrs.evolve(plan(hours(1)), kind="restatement")
+    assert again.late
+    assert "late part" not in again.describe(), "all that is computed again was there"
+    added = attrs.evolve(plan(hours(1)), mode="append", replaced=EventRanges())
+    assert "late part" in added.describe()
+    in_time = attrs.evolve(added, sources=tuple(attrs.evolve(s, rows_late=0) for s in added.sources))
+    assert "late part" not in in_time.describe(), "the unit had begun, and what came is after it"
 
 
 def test_owners() -> None:
