@@ -74,7 +74,7 @@ class Preview:
         """Return what people read."""
         lines = ["preview: nothing is written"]
         if self.busy is not None:
-            lines.append(f"  a run would wait: {self.busy}")
+            lines.append(f"  a run would wait until its run is over: {self.busy}")
         if self.creates is not None:
             lines.append(f"  the target does not exist; the run would create it first: {self.creates}")
         if self.plan is None:

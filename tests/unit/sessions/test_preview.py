@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from airflow_incremental.core.errors import IncrementalError, TableError
 from airflow_incremental.core.requests import RestateRequest
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.sessions import steps
+from airflow_incremental.sessions.planner import plan
 from airflow_incremental.sessions.preview import preview
-from airflow_incremental.sessions.process import Process
+from airflow_incremental.sessions.process import Process, Session
 from tests.support.modes import MODES, world_of
 from tests.support.world import World
 
@@ -153,3 +155,11 @@ def test_what_would_fail_the_run_fails_the_preview(
         with pytest.raises(IncrementalError, match=said):
             look(declared(world, **changes))
     assert not world.catalog.table_exists(NEW)
+
+
+def test_while_another_run_has_the_lock(tmp_path: Path) -> None:
+    """Whether that run still goes on is not known here: a run would take its session over otherwise."""
+    world = world_with_rows(tmp_path, "append")
+    assert isinstance(plan(world.process("other")), Session)
+    said = preview(world.process("mine")).describe()
+    assert re.search(r"a run would wait until its run is over: session \S+ of run 'other' .*is open", said)
