@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from airflow_incremental.core.plan import shorten
 from airflow_incremental.core.ranges import EventRanges, Grain
 from airflow_incremental.core.spark_job import SparkRunner
 from airflow_incremental.core.stateful import steps_of
@@ -169,7 +170,8 @@ class _Producer:
                 finished.add(number)
                 if len(finished) == len(parts):
                     break
-                log.info("part %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", parts[number])
+                text = shorten(self.plan.only(parts[number]).affected)
+                log.info("part %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", text)
                 if state is not None:
                     state.after(made, parts[number].ranges[-1].end)
                 if time.monotonic() - kept >= process.keep_parts_every:

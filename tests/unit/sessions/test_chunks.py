@@ -54,7 +54,8 @@ def opened(world: World, run_id: str = "run", **changes: Any) -> Session:
 
 
 @CHUNKED
-def test_a_first_load_in_chunks(tmp_path: Path, mode: str) -> None:
+def test_a_first_load_in_chunks(tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "airflow_incremental")
     world = filled(tmp_path, mode)
     told: list[tuple[int, int]] = []
     engine = Counting()
@@ -68,6 +69,9 @@ def test_a_first_load_in_chunks(tmp_path: Path, mode: str) -> None:
     assert len(finished.plan.chunks) == 3
     assert len(engine.seen) == 3
     assert told == [(1, 3), (2, 3), (3, 3)]
+    assert "part 1 of 3 is done: 2024-01-01T00:00:00Z/" in caplog.text, (
+        "what there is of it, not from the first year on"
+    )
     # A next one of an hour is done at once.
     world.land(6.5)
     finished = steps.run(world.process())
