@@ -63,7 +63,7 @@ HOURS = (
         ),
         (
             target(scope={"regon": "eu"}),
-            r"scope column 'regon' is not .*Expected: a column whose values are partitions .*the table has none\. .*correct the name",
+            r"scope column 'regon' is not .*a column whose values are partitions .*the table has none\..*correct the name",
         ),
         (transform("SELECT * FROM clicks"), r"clicks"),
         (transform("SELECT 1 AS hour_ts; SELECT 2"), r"statement"),
