@@ -180,12 +180,15 @@ def _others(table: Table, process: str, first: Record, since: Sequence[Snapshot]
     )
 
 
-def _gone(table: Table, session: str, why: str) -> RollbackRefused:
+def _gone(table: Table, session: str, why: str, *, publish_kept: bool = True) -> RollbackRefused:
+    # Without its publish a run that is cleared plans anew, and loads only what changed.
+    again = (
+        "clear the run of the session, or restate its ranges" if publish_kept else "restate the ranges of the session"
+    )
     return RollbackRefused(
         f"{'.'.join(table.name())} cannot go back to before session {session}: {why}",
         expected="that the snapshots since, and the one before it, are kept",
-        hint="recompute what is wrong instead: clear the run of the session, or restate its ranges. To be able to undo for longer, "
-        "keep snapshots for longer",
+        hint=f"recompute what is wrong instead: {again}. To be able to undo for longer, keep snapshots for longer",
     )
 
 
@@ -205,7 +208,7 @@ def _unknown(table: Table, process: str, session: str, lineage: Sequence[Snapsho
             hint="let its run end, or end it with 'airflow-incremental session abandon'",
         )
     if any(state_of(s) == process and words_of(s)[naming.SESSION] == session for s in expired_lineage(table)):
-        return _gone(table, session, "its snapshot, or one since, is expired")
+        return _gone(table, session, "its snapshot, or one since, is expired", publish_kept=False)
     known = [r.session for r in records(lineage, process) if r.undone_by is None][:_NAMED]
     return RollbackRefused(
         what,
