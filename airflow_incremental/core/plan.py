@@ -321,11 +321,10 @@ class Plan:
             lines.append(f"  replaces the rows of the {which} ({', '.join(self.keys)}) in {self.target}")
             return "\n".join(lines)
         verb = "replaces" if self.replaced else "adds to"
-        units = (
-            f" ({self.affected.count(self.grain):,} {self.grain.value}s)"
-            if self.grain and self.affected and not self.affected.is_everything
-            else ""
-        )
+        units = ""
+        if self.grain and self.affected and not self.affected.is_everything:
+            count = self.affected.count(self.grain)
+            units = f" ({count:,} {self.grain.value}{'' if count == 1 else 's'})"
         lines.append(f"  {verb} {self.target}: {shorten(self.affected)}{units}")
         if self.cuts:
             lines.append(f"  in {len(self.cuts) + 1:,} chunks")

@@ -118,7 +118,7 @@ def _chunk(job: Job) -> dict[str, Any]:
     done, chunks = steps.load_chunk(opened, number)
     if chunks > 1:
         job.session_log.progressed(done, chunks)
-    text = f"{name} is computed; {done:,} of them are by now"
+    text = f"{name} is computed; {done:,} of {chunks:,} are"
     job.show(text)
     log.info("%s", text)
     return {"session": plan.session, "done": done, "chunks": chunks}

@@ -135,6 +135,11 @@ class _Producer:
     def plan(self) -> Plan:
         return self.session.plan
 
+    @property
+    def part(self) -> str:
+        """What people call a part."""
+        return "step" if self.plan.mode == "stateful" else "chunk"
+
     def one_part(self, number: int) -> Done:
         """Run the transform over one part that needs no state."""
         return self.nothing.plus(number, self._run(number, self.reader.reads(self.parts[number])))
@@ -160,7 +165,7 @@ class _Producer:
             keep_state(process, self.plan, self.target, start=parts[0].ranges[0].start) as state,
         ):
             if finished:
-                log.info("earlier tries finished %s of %s parts", f"{len(finished):,}", f"{len(parts):,}")
+                log.info("earlier tries finished %s of %s %ss", f"{len(finished):,}", f"{len(parts):,}", self.part)
             if state is not None and finished:
                 state.after(own.files, parts[len(finished) - 1].ranges[-1].end)
             for number in (n for n in range(len(parts)) if n not in finished):
@@ -171,7 +176,7 @@ class _Producer:
                 if len(finished) == len(parts):
                     break
                 text = shorten(self.plan.only(parts[number]).affected)
-                log.info("part %s of %s is done: %s", f"{number + 1:,}", f"{len(parts):,}", text)
+                log.info("%s %s of %s is done: %s", self.part, f"{number + 1:,}", f"{len(parts):,}", text)
                 if state is not None:
                     state.after(made, parts[number].ranges[-1].end)
                 if time.monotonic() - kept >= process.keep_parts_every:
@@ -187,11 +192,12 @@ class _Producer:
         others = done_parts(self.target, self.plan, None) - finished
         if others:
             log.warning(
-                "%s of %s parts were computed by another transform than the one here, and are computed again. If it was not "
+                "%s of %s %ss were computed by another transform than the one here, and are computed again. If it was not "
                 "corrected in the meantime, it differs from task to task: SQL that is rendered from the task or its try, or a "
                 "callable that holds something new in every process, such as a lock or a connection",
                 f"{len(others):,}",
                 f"{len(self.parts):,}",
+                self.part,
             )
 
     def _run(self, number: int, reads: Sequence[SourceRead]) -> tuple[DataFile, ...]:

@@ -69,7 +69,7 @@ def test_a_first_load_in_chunks(tmp_path: Path, mode: str, caplog: pytest.LogCap
     assert len(finished.plan.chunks) == 3
     assert len(engine.seen) == 3
     assert told == [(1, 3), (2, 3), (3, 3)]
-    assert "part 1 of 3 is done: 2024-01-01T00:00:00Z/" in caplog.text, (
+    assert "chunk 1 of 3 is done: 2024-01-01T00:00:00Z/" in caplog.text, (
         "what there is of it, not from the first year on"
     )
     # A next one of an hour is done at once.
@@ -202,7 +202,7 @@ def test_who_seals_is_told_of_chunks_by_another_transform(tmp_path: Path, caplog
     steps.load_chunk(opened(world), 2)
     assert len(attempt(world)) == 2
     (told,) = (record.getMessage() for record in caplog.records if "another transform" in record.getMessage())
-    assert told.startswith("2 of 3 parts were computed by another transform")
+    assert told.startswith("2 of 3 chunks were computed by another transform")
     world.check()
 
 
