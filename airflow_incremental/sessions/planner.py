@@ -194,12 +194,19 @@ def _again(
     process: Process, target: Table, facts: TargetFacts, mine: Published | None, now: dt.datetime
 ) -> Plan | Finished | None:
     """Plan what is computed again on purpose: what somebody asks for, or what this run wrote before it was cleared."""
-    if process.restate is None:
-        return None if mine is None else restatement(process, target, facts, mine, now)
-    asked = requested(process, target, facts, process.restate, now)
-    if isinstance(asked, Plan):
-        _check_before_load(process, target)
-    return asked
+    if process.restate is not None:
+        asked = requested(process, target, facts, process.restate, now)
+        if isinstance(asked, Plan):
+            _check_before_load(process, target)
+        return asked
+    if mine is not None:
+        return restatement(process, target, facts, mine, now)
+    if process.owner.clear_number > 0:
+        log.info(
+            "this run was cleared, and no publish of it is kept (it never made one, or that was undone or is expired): what "
+            "changed since the last publish is loaded; to compute other event times again, restate them"
+        )
+    return None
 
 
 def _check_before_load(process: Process, target: Table) -> None:

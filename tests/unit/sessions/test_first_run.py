@@ -246,6 +246,23 @@ def test_a_cleared_append_run_keeps_rows_whose_deletion_was_ignored(tmp_path: Pa
     assert world.target_rows() == rows
 
 
+def test_a_cleared_run_whose_publish_is_expired_says_that_it_only_loads_what_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    world = World(home=tmp_path, mode="overwrite").set_up()
+    world.land(0, 1)
+    first = steps.run(world.process("a")).published
+    world.land(2)
+    steps.run(world.process("b"))
+    assert first is not None
+    expire(world.target, [first.snapshot_id])
+    assert "was cleared" not in caplog.text
+    assert steps.run(world.process("a", clear_number=1)).outcome == "nothing_to_do"
+    assert "this run was cleared, and no publish of it is kept" in caplog.text
+    world.check()
+
+
 def test_a_session_of_another_declaration_is_not_resumed(tmp_path: Path) -> None:
     """The DAG was corrected between two tries: the plan of the first one is about something else."""
     world = World(home=tmp_path, mode="overwrite").set_up()
