@@ -89,12 +89,20 @@ def _find_load(dag_id: str, process: str | None, params: Mapping[str, Any]) -> _
         return named[0]
     known = ", ".join(repr(load.process) for load in loads) or "none"
     unseen = f"; what tasks {', '.join(unknown)} are mapped over is known only in a run" if unknown else ""
+    if unknown:
+        hint = "trigger a run with preview_only (restate_params())"
+    elif not loads:
+        hint = "name a DAG with an IncrementalLoadOperator or an IncrementalLoad"
+    elif process is not None and named:
+        hint = "give each load a process of its own, since a watermark belongs to a process"
+    else:
+        hint = "name one of them"
     raise ArgumentError(
         f"DAG {dag_id!r} has no load of process {process!r}{unseen}"
         if process is not None and not named
         else f"DAG {dag_id!r} has {len(named)} loads{f' of process {process!r}' if process else ''}{unseen}",
         expected=f"one of its processes: {known}",
-        hint="trigger a run with preview_only (restate_params())" if unknown else "name one of them",
+        hint=hint,
     )
 
 

@@ -81,8 +81,7 @@ def cuts_of(
 
     A file's bytes count as spread evenly over its event times. Where it reaches back before 1970 or years past ``latest``, they
     count as spread over what lies between: a few rows whose time is not known (the year 1, or 9999) would pull all cuts away from
-    the data.
-    Each chunk holds whole units, and some of the work.
+    the data. Each chunk holds whole units, and some of the work.
 
     :param work: event times that are computed.
     :param files: event times and bytes of the files that are read; None for event times stands for anywhere in the work.

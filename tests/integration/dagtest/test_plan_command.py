@@ -58,6 +58,8 @@ with DAG("{name}_group", schedule=None, params={{"factor": 1}}):
     def region(name):
         IncrementalLoad("fact", process=name, **LOAD)
     region.expand(name=["of_eu", "of_us"])
+with DAG("{name}_none", schedule=None):
+    regions()
 with DAG("{name}_in_a_run", schedule=None):
     IncrementalLoadOperator.partial(task_id="load", **LOAD).expand(process=regions())
 with DAG("{name}_partly", schedule=None):
@@ -135,7 +137,8 @@ def test_a_mapped_load_by_its_process(make_world: Worlds, dag_name: str, shape: 
         (["{dag}_two", "second"], "needs what only a run has: 'ds' is undefined"),
         (["{dag}_mapped"], "has 2 loads. Expected: one of its processes: 'of_eu', 'of_us'"),
         (["{dag}_mapped", "of_asia"], "no load of process 'of_asia'. Expected: one of its processes: 'of_eu', 'of_us'"),
-        (["{dag}_crossed", "a"], "has 2 loads of process 'a'"),
+        (["{dag}_crossed", "a"], "give each load a process of its own"),
+        (["{dag}_none"], "has 0 loads. Expected: one of its processes: none. What to do: name a DAG with"),
         (["{dag}_in_a_run"], "what tasks load are mapped over is known only in a run"),
         (["{dag}_partly"], "what tasks load are mapped over is known only in a run"),
         (["{dag}_returned"], "transform of task 'load' is made of what regions returned"),
