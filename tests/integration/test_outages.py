@@ -208,6 +208,27 @@ class Restatement:
         assert len(client.asset_events(HELD, self.run_id)) == 1
 
 
+def test_a_restatement_outlives_its_scheduler(airflow_stack: AirflowStack, held: Load, tmp_path: Path) -> None:
+    """Its load is killed with the scheduler in mid-session; the next scheduler's try goes on with the session."""
+    held.land(2.4)
+    known = list(held.rows.values())
+    held.land(5.3)
+    restatement = Restatement.start(held, tmp_path, 1, 4, factor=10)
+    with no_scheduler(airflow_stack):
+        assert not airflow_stack.owns(restatement.task)
+        assert not airflow_stack.owns(restatement.supervisor)
+        held.land(1.7, 5.9)
+
+    restatement.check()
+    held.check(known)
+    (tmp_path / "hold-1").unlink()
+    # What came since the watermark is loaded as ever.
+    run_id = airflow_stack.client.trigger(HELD, {"factor": 10, "folder": str(tmp_path)})
+    assert airflow_stack.client.wait_for_run(HELD, run_id) == "success"
+    held.factors[5] = 10
+    held.check()
+
+
 @contextmanager
 def no_connections_of(process: psutil.Process, url: str) -> Iterator[None]:
     """End what a process has open to PostgreSQL, after it was killed in the block; its children hold them open otherwise.
